@@ -1,0 +1,18 @@
+//! Compiles `proto/cri.proto` with protox, so that no `protoc` is needed.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/cri.proto");
+    let descriptors = protox::compile(["proto/cri.proto"], ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // Kept for gRPC reflection, which serves the descriptors themselves.
+    std::fs::write(out.join("cri.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

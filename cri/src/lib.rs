@@ -1,0 +1,10 @@
+//! Images, sandboxes and containers: the engine that `berth run` and the CRI
+//! server call.
+
+/// The messages and services of `proto/cri.proto`, as the compiler wrote them.
+#[allow(missing_docs, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("runtime.v1");
+}
+/// What a pod worker asks of a node: the CRI's calls, whoever answers them.
+pub mod service;

@@ -1,0 +1,130 @@
+//! What a pod worker asks of a node: the CRI's calls, whoever answers them.
+//!
+//! `berth run` hands the worker the engine in this process; a node agent hands
+//! it a socket, ours or another runtime's. Requests, replies and error codes
+//! are those of the CRI, unchanged, so that the two cannot be told apart.
+
+use async_trait::async_trait;
+use tonic::Status;
+
+use crate::v1;
+
+/// The calls of the CRI's two services that answer once.
+///
+/// # Errors
+///
+/// Each call answers with the code that a kubelet expects of it: `NotFound`
+/// for an unknown id where the CRI does not ask for success, `InvalidArgument`
+/// with the field's name for bad input, `DeadlineExceeded` for an `exec_sync`
+/// that took too long.
+#[async_trait]
+pub trait CriService: Send + Sync {
+    /// Makes a sandbox and its network; it is ready when this returns.
+    async fn run_pod_sandbox(
+        &self,
+        request: v1::RunPodSandboxRequest,
+    ) -> Result<v1::RunPodSandboxResponse, Status>;
+    /// Ends every process of the sandbox and gives its network back. Idempotent.
+    async fn stop_pod_sandbox(
+        &self,
+        request: v1::StopPodSandboxRequest,
+    ) -> Result<v1::StopPodSandboxResponse, Status>;
+    /// Removes the sandbox and its containers. Idempotent.
+    async fn remove_pod_sandbox(
+        &self,
+        request: v1::RemovePodSandboxRequest,
+    ) -> Result<v1::RemovePodSandboxResponse, Status>;
+    /// The state and the addresses of one sandbox.
+    async fn pod_sandbox_status(
+        &self,
+        request: v1::PodSandboxStatusRequest,
+    ) -> Result<v1::PodSandboxStatusResponse, Status>;
+    /// The sandboxes that match a filter.
+    async fn list_pod_sandbox(
+        &self,
+        request: v1::ListPodSandboxRequest,
+    ) -> Result<v1::ListPodSandboxResponse, Status>;
+    /// Makes a container in a sandbox from an image that is present.
+    async fn create_container(
+        &self,
+        request: v1::CreateContainerRequest,
+    ) -> Result<v1::CreateContainerResponse, Status>;
+    /// Starts a container that was made.
+    async fn start_container(
+        &self,
+        request: v1::StartContainerRequest,
+    ) -> Result<v1::StartContainerResponse, Status>;
+    /// The stop signal, then SIGKILL after the grace. Idempotent.
+    async fn stop_container(
+        &self,
+        request: v1::StopContainerRequest,
+    ) -> Result<v1::StopContainerResponse, Status>;
+    /// Removes a container, running or not. Idempotent.
+    async fn remove_container(
+        &self,
+        request: v1::RemoveContainerRequest,
+    ) -> Result<v1::RemoveContainerResponse, Status>;
+    /// The containers that match a filter.
+    async fn list_containers(
+        &self,
+        request: v1::ListContainersRequest,
+    ) -> Result<v1::ListContainersResponse, Status>;
+    /// The state, times, exit code and mounts of one container.
+    async fn container_status(
+        &self,
+        request: v1::ContainerStatusRequest,
+    ) -> Result<v1::ContainerStatusResponse, Status>;
+    /// Changes the limits of a container that runs.
+    async fn update_container_resources(
+        &self,
+        request: v1::UpdateContainerResourcesRequest,
+    ) -> Result<v1::UpdateContainerResourcesResponse, Status>;
+    /// Opens the log file anew after a rotation.
+    async fn reopen_container_log(
+        &self,
+        request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Status>;
+    /// Runs a command in a container and collects its output.
+    async fn exec_sync(&self, request: v1::ExecSyncRequest)
+    -> Result<v1::ExecSyncResponse, Status>;
+    /// Use of CPU, memory and disk by one container.
+    async fn container_stats(
+        &self,
+        request: v1::ContainerStatsRequest,
+    ) -> Result<v1::ContainerStatsResponse, Status>;
+    /// Use of CPU, memory and disk by the containers that match a filter.
+    async fn list_container_stats(
+        &self,
+        request: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Status>;
+    /// Use of CPU, memory, network and processes by one sandbox.
+    async fn pod_sandbox_stats(
+        &self,
+        request: v1::PodSandboxStatsRequest,
+    ) -> Result<v1::PodSandboxStatsResponse, Status>;
+    /// The images that are present.
+    async fn list_images(
+        &self,
+        request: v1::ListImagesRequest,
+    ) -> Result<v1::ListImagesResponse, Status>;
+    /// One image, or none: an absent image is not an error here.
+    async fn image_status(
+        &self,
+        request: v1::ImageStatusRequest,
+    ) -> Result<v1::ImageStatusResponse, Status>;
+    /// Pulls an image; the reply holds its id.
+    async fn pull_image(
+        &self,
+        request: v1::PullImageRequest,
+    ) -> Result<v1::PullImageResponse, Status>;
+    /// Removes an image by name, digest or id. Idempotent.
+    async fn remove_image(
+        &self,
+        request: v1::RemoveImageRequest,
+    ) -> Result<v1::RemoveImageResponse, Status>;
+    /// The space that images take.
+    async fn image_fs_info(
+        &self,
+        request: v1::ImageFsInfoRequest,
+    ) -> Result<v1::ImageFsInfoResponse, Status>;
+}

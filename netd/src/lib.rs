@@ -1,0 +1,1 @@
+//! Networks of pods: links, addresses, routes, nftables, address management.

@@ -1,0 +1,7 @@
+//! The OCI runtime and the per-pod monitor.
+//!
+//! The program `berth-oci` is a thin shell around this library. The engine in
+//! `berth-cri` uses [`monitor::protocol`] to talk to a pod's monitor.
+
+/// The process that outlives every daemon: one a pod.
+pub mod monitor;

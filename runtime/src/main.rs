@@ -1,0 +1,2 @@
+//! berth-oci
+fn main() {}

@@ -1,0 +1,1 @@
+//! The pod worker, and later the cluster around it.
