@@ -1,0 +1,69 @@
+//! `berth-bench [NAME…]`: berth beside its peers, in one run and in turn.
+//!
+//! Machines drift while a benchmark runs: clocks change, neighbours wake. So no
+//! program is measured after another but between its runs: A B C, A B C, …, and
+//! the figure to trust is the ratio of medians, not a time. Nothing here asserts
+//! one; the tables go into `docs/performance.md` as they were measured.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+/// Runs contenders in turn and reduces their times.
+mod measure;
+/// `berth-oci` beside other OCI runtimes.
+mod oci;
+/// Writes the tables.
+mod report;
+
+/// One benchmark: a name for the command line and what it does.
+struct Bench {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&mut report::Section) -> Result<()>,
+}
+
+/// All benchmarks, in the order in which the page shows them.
+const BENCHES: &[Bench] = &[Bench {
+    name: "oci",
+    what: "what starting a container costs",
+    run: oci::run,
+}];
+
+fn main() -> ExitCode {
+    let chosen: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = chosen
+        .iter()
+        .find(|name| BENCHES.iter().all(|b| b.name != **name))
+    {
+        eprintln!("berth-bench: no benchmark named {unknown:?}; there are:");
+        for bench in BENCHES {
+            eprintln!("  {:<10} {}", bench.name, bench.what);
+        }
+        return ExitCode::from(2);
+    }
+    let mut failed = false;
+    for bench in BENCHES {
+        let wanted = chosen.is_empty() || chosen.iter().any(|name| name == bench.name);
+        if wanted && let Err(error) = run(bench) {
+            eprintln!("berth-bench: {}: {error:#}", bench.name);
+            failed = true;
+        }
+    }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Measures one and puts its table into the page and on the terminal.
+fn run(bench: &Bench) -> Result<()> {
+    eprintln!("{}: {}", bench.name, bench.what);
+    let mut section = report::Section::new(bench.name, bench.what);
+    (bench.run)(&mut section)?;
+    println!("{section}");
+    section
+        .write_into_page()
+        .context("docs/performance.md was not changed")
+}

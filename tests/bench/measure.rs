@@ -1,0 +1,82 @@
+//! Runs contenders in turn and reduces their times.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// One program, or one way, that is measured.
+pub struct Contender<'a> {
+    /// As the table's row names it.
+    pub name: String,
+    /// One run, from outside: what is timed.
+    pub run: Box<dyn FnMut() -> Result<()> + 'a>,
+    /// Between runs, not timed: takes back what the run left.
+    pub reset: Box<dyn FnMut() -> Result<()> + 'a>,
+}
+
+impl<'a> Contender<'a> {
+    /// One that leaves nothing behind.
+    pub fn new(name: impl Into<String>, run: impl FnMut() -> Result<()> + 'a) -> Self {
+        Contender {
+            name: name.into(),
+            run: Box::new(run),
+            reset: Box::new(|| Ok(())),
+        }
+    }
+}
+
+/// The times of one contender, shortest first.
+pub struct Times {
+    /// As the table's row names it.
+    pub name: String,
+    sorted: Vec<Duration>,
+}
+
+impl Times {
+    /// The middle one.
+    pub fn median(&self) -> Duration {
+        self.sorted[self.sorted.len() / 2]
+    }
+
+    /// The shortest.
+    pub fn min(&self) -> Duration {
+        self.sorted[0]
+    }
+
+    /// The longest.
+    pub fn max(&self) -> Duration {
+        self.sorted[self.sorted.len() - 1]
+    }
+}
+
+/// Runs every contender once uncounted, then `rounds` times in turn.
+///
+/// # Errors
+///
+/// The first run that fails ends the measurement: a time of a failure is none.
+pub fn in_turn(contenders: &mut [Contender<'_>], rounds: usize) -> Result<Vec<Times>> {
+    assert!(rounds > 0, "a median needs at least one round");
+    let mut times: Vec<Times> = contenders
+        .iter()
+        .map(|contender| Times {
+            name: contender.name.clone(),
+            sorted: Vec::with_capacity(rounds),
+        })
+        .collect();
+    for round in 0..=rounds {
+        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            (contender.run)().with_context(|| format!("{} in round {round}", contender.name))?;
+            let taken = start.elapsed();
+            (contender.reset)().with_context(|| format!("resetting {}", contender.name))?;
+            // The first round fills caches and is nobody's measure.
+            if round > 0 {
+                times.sorted.push(taken);
+            }
+        }
+    }
+    for times in &mut times {
+        times.sorted.sort_unstable();
+    }
+    Ok(times)
+}
