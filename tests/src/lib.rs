@@ -1,1 +1,26 @@
-//! The harness: throw-away hosts, images, registries, and a sweep for what is left behind.
+//! The harness: throw-away hosts, images, registries, terminals, and a sweep for what is left behind.
+//!
+//! Everything here is real: `docker-registry` and `nginx` as Debian ships them,
+//! network and mount namespaces of the kernel, pseudo-terminals. Nothing is
+//! mocked, so a suite that passes says something about a machine.
+//!
+//! ```text
+//! Host ── a namespace for network and one for mounts, with its own directories
+//!  ├─ Registry   docker-registry that listens inside the host
+//!  ├─ image      builds nginx and busybox from the machine's packages, pushes
+//!  ├─ Terminal   a program on a pseudo-terminal: type keys, read the screen
+//!  └─ Sweep      what was there before, what is left after
+//! ```
+
+/// A machine of its own for one test: network and mount namespaces, directories.
+pub mod host;
+/// One HTTP/1.1 exchange over a connection, wherever that connection lives.
+pub mod http;
+/// Container images, built from files and from Debian's packages.
+pub mod image;
+/// A real registry on loopback.
+pub mod registry;
+/// What a test left behind.
+pub mod sweep;
+/// A program on a pseudo-terminal.
+pub mod terminal;
