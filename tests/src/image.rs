@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 /// `busybox`, with a link for each applet.
 pub mod busybox;
+/// The images that the examples name.
+pub mod examples;
 /// Layers: the tar archive, its compression.
 pub mod layer;
 /// OCI layouts and archives on disk.

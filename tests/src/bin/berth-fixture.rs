@@ -1,19 +1,18 @@
-//! `berth-fixture serve-example DIRECTORY`: a registry for the README's first command.
+//! `berth-fixture serve-example`: a registry for the README's first command.
 //!
 //! Where the public registry cannot be reached, `./x run` starts this. It builds
 //! the images that the examples name from what Debian ships, serves them by a
-//! registry on loopback, and writes `DIRECTORY/registries.toml`, which makes
-//! that registry the mirror of the public one. The manifests stay as they are.
-//! It ends when its standard input does, which takes the registry with it.
+//! registry on loopback, and prints `registry ADDRESS` once they can be pulled.
+//! A mirror in a `registries.toml` then stands for the public registry, and the
+//! manifests stay as they are. SIGTERM or Ctrl-C ends it and the registry.
 
-use std::io::Read;
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
-use berth_tests::image::{self, busybox, nginx};
+use anyhow::{Result, bail};
+use berth_tests::image::examples;
 use berth_tests::registry::{Access, Registry};
+use tokio::signal::unix::{SignalKind, signal};
 
-fn main() -> Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words
         .iter()
@@ -21,35 +20,21 @@ fn main() -> Result<()> {
         .collect::<Vec<_>>()
         .as_slice()
     {
-        ["serve-example", directory] => serve_example(Path::new(directory)),
-        _ => bail!("usage: berth-fixture serve-example DIRECTORY"),
+        ["serve-example"] => serve_example().await,
+        _ => bail!("usage: berth-fixture serve-example"),
     }
 }
 
-fn serve_example(directory: &Path) -> Result<()> {
+async fn serve_example() -> Result<()> {
+    // Before the registry starts, so that no signal finds it without a master.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let registry = Registry::start(Access::Open)?;
-    for (repository, plan) in [
-        ("library/busybox", busybox::plan()?),
-        ("library/nginx", nginx::plan()?),
-    ] {
-        let built = image::build(&plan)?;
-        for tag in ["latest", "stable"] {
-            registry.push(&built, repository, tag)?;
-        }
-        println!("pushed {}", registry.reference(repository, "stable"));
+    examples::push_all(&registry)?;
+    println!("registry {}", registry.address());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
-    // Written last: who waits for this file may pull at once.
-    let file = directory.join("registries.toml");
-    let part = directory.join("registries.toml.part");
-    std::fs::write(&part, registry.mirror_configuration())
-        .and_then(|()| std::fs::rename(&part, &file))
-        .with_context(|| format!("write {}", file.display()))?;
-    println!(
-        "registry http://{} configuration {}",
-        registry.address(),
-        file.display()
-    );
-    let mut nothing = Vec::new();
-    std::io::stdin().read_to_end(&mut nothing)?;
     Ok(())
 }
