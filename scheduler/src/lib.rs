@@ -1,1 +1,7 @@
 //! The pod worker, and later the cluster around it.
+#![forbid(unsafe_code)]
+
+/// Reading manifests: every mistake in one go, each with its line.
+pub mod manifest;
+/// A pod on one node: from its spec to running containers, and to its end.
+pub mod pod;

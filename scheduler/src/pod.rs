@@ -1,0 +1,10 @@
+//! A pod on one node: from its spec to running containers, and to its end.
+//!
+//! Everything here speaks to the node through the CRI
+//! ([`berth_cri::service::CriService`]) and nothing else, so that the engine in
+//! this process, berth's socket and another runtime's socket are one to it.
+
+/// What happens to a pod, for whoever watches.
+pub mod events;
+/// Names and numbers of the CRI's stop signals.
+pub mod signal;
