@@ -6,5 +6,11 @@
 
 /// What happens to a pod, for whoever watches.
 pub mod events;
+/// ConfigMaps and Secrets, found by namespace and name.
+pub mod objects;
+/// What a worker is told once: directories, waits, facts of the node.
+pub mod settings;
 /// Names and numbers of the CRI's stop signals.
 pub mod signal;
+/// One pod, kept as its spec says until it ends.
+pub mod worker;

@@ -1,0 +1,68 @@
+//! ConfigMaps and Secrets, found by namespace and name.
+//!
+//! A kubelet asks the API server for them. Beside a manifest on one machine
+//! they come out of the same sources as the pod.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::manifest::Manifests;
+
+/// What a pod may refer to.
+#[derive(Debug, Clone, Default)]
+pub struct PodObjects {
+    config_maps: BTreeMap<(String, String), ConfigMap>,
+    secrets: BTreeMap<(String, String), Secret>,
+}
+
+impl PodObjects {
+    /// Sorts the objects by namespace and name; a later one of the same name wins.
+    pub fn new(
+        config_maps: impl IntoIterator<Item = ConfigMap>,
+        secrets: impl IntoIterator<Item = Secret>,
+    ) -> PodObjects {
+        PodObjects {
+            config_maps: config_maps
+                .into_iter()
+                .map(|object| (key(&object.metadata), object))
+                .collect(),
+            secrets: secrets
+                .into_iter()
+                .map(|object| (key(&object.metadata), object))
+                .collect(),
+        }
+    }
+
+    /// The objects that stood beside the pods of a manifest.
+    pub fn of(manifests: &Manifests) -> PodObjects {
+        PodObjects::new(
+            manifests.config_maps.iter().cloned(),
+            manifests.secrets.iter().cloned(),
+        )
+    }
+
+    /// One ConfigMap, if the sources held it.
+    pub fn find_config_map(&self, namespace: &str, name: &str) -> Option<&ConfigMap> {
+        self.config_maps
+            .get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// One Secret, if the sources held it.
+    pub fn find_secret(&self, namespace: &str, name: &str) -> Option<&Secret> {
+        self.secrets.get(&(namespace.to_owned(), name.to_owned()))
+    }
+}
+
+fn key(metadata: &ObjectMeta) -> (String, String) {
+    (
+        metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned()),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
