@@ -3,5 +3,9 @@
 //! The program `berth-oci` is a thin shell around this library. The engine in
 //! `berth-cri` uses [`monitor::protocol`] to talk to a pod's monitor.
 
+/// Names that cannot be mixed up.
+pub mod ids;
 /// The process that outlives every daemon: one a pod.
 pub mod monitor;
+/// The one door to the kernel.
+pub mod sys;

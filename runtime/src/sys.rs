@@ -1,0 +1,20 @@
+//! The one door to the kernel: every raw call of the runtime, one wrapper each.
+//!
+//! A wrapper adds close-on-exec, takes borrowed descriptors and returns owned
+//! ones, and its error prints the call as strace(1) would. When narration is
+//! on, the same words are printed for calls that succeed.
+
+/// Errors that print a call, and the narration of calls.
+pub mod call;
+/// Sockets between the runtime and init, and descriptors sent over them.
+pub mod channel;
+/// Mounts without paths: fsopen(2), open_tree(2), move_mount(2).
+pub mod mount;
+/// Lookups that cannot leave a root: openat2(2).
+pub mod path;
+/// User, groups, capabilities, limits.
+pub mod privilege;
+/// clone3(2), setns(2), execve(2), pidfds and waiting.
+pub mod process;
+/// Pseudo terminals.
+pub mod terminal;

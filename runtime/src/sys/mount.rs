@@ -1,0 +1,247 @@
+//! Mounts without paths.
+//!
+//! `mount(2)` takes a path for its target, and whoever can exchange a part of
+//! that path for a symbolic link between the check and the call chooses where
+//! the mount lands (CVE-2019-16884, CVE-2023-27561, CVE-2025-31133 and more).
+//! Since Linux 5.2 a mount can be made as a descriptor and attached to another
+//! descriptor: `fsopen(2)`, `fsmount(2)`, `open_tree(2)`, `move_mount(2)`, and
+//! since 5.12 its flags are set by `mount_setattr(2)`. Nothing is looked up twice.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use super::call::{SyscallError, check, finish, quoted};
+
+/// How deep a call reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The mount itself.
+    One,
+    /// The mount and all below it.
+    Recursive,
+}
+
+/// What `mount_setattr(2)` is to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttributeChange {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// One of `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`, or 0.
+    pub propagation: u64,
+}
+
+/// `int fsopen(const char *fsname, unsigned int flags)`: a filesystem to be configured.
+///
+/// # Errors
+///
+/// `ENODEV`: the kernel has no such filesystem.
+pub fn fsopen(kind: &str) -> Result<OwnedFd, SyscallError> {
+    finish(
+        rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC),
+        || format!("fsopen({kind:?})"),
+    )
+}
+
+/// `fsconfig(fd, FSCONFIG_SET_STRING, key, value)`.
+///
+/// # Errors
+///
+/// `EINVAL`: the filesystem does not know the option or its value.
+pub fn fsconfig_string(fs: BorrowedFd<'_>, key: &str, value: &str) -> Result<(), SyscallError> {
+    finish(rustix::mount::fsconfig_set_string(fs, key, value), || {
+        format!("fsconfig(SET_STRING, {key:?}, {value:?}){}", complaint(fs))
+    })
+}
+
+/// `fsconfig(fd, FSCONFIG_SET_FLAG, key)`.
+///
+/// # Errors
+///
+/// `EINVAL`: the filesystem does not know the option.
+pub fn fsconfig_flag(fs: BorrowedFd<'_>, key: &str) -> Result<(), SyscallError> {
+    finish(rustix::mount::fsconfig_set_flag(fs, key), || {
+        format!("fsconfig(SET_FLAG, {key:?}){}", complaint(fs))
+    })
+}
+
+/// `fsconfig(fd, FSCONFIG_CMD_CREATE)`: makes or finds the superblock.
+///
+/// # Errors
+///
+/// `EPERM`: the user namespace may not make one. `EBUSY`: it exists with other options.
+pub fn fsconfig_create(fs: BorrowedFd<'_>, kind: &str) -> Result<(), SyscallError> {
+    finish(rustix::mount::fsconfig_create(fs), || {
+        format!("fsconfig({kind:?}, CMD_CREATE){}", complaint(fs))
+    })
+}
+
+/// `int fsmount(int fsfd, unsigned int flags, unsigned int attr_flags)`: a mount that is
+/// attached nowhere yet.
+///
+/// # Errors
+///
+/// `EPERM`: what is already mounted restricts new mounts of proc or sysfs.
+pub fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd, SyscallError> {
+    let flags = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
+    finish(
+        rustix::mount::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, flags),
+        || format!("fsmount({flags:?})"),
+    )
+}
+
+/// `int open_tree(int dirfd, const char *path, OPEN_TREE_CLONE)`: a copy of a mount
+/// that is attached nowhere yet; what a bind mount begins with.
+///
+/// # Errors
+///
+/// `EINVAL`: the mount belongs to another mount namespace or is unbindable.
+pub fn open_tree_clone(from: BorrowedFd<'_>, depth: Depth) -> Result<OwnedFd, SyscallError> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if depth == Depth::Recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    finish(rustix::mount::open_tree(from, c"", flags), || {
+        format!(
+            "open_tree({}, OPEN_TREE_CLONE, {depth:?})",
+            from.as_raw_fd()
+        )
+    })
+}
+
+/// `int move_mount(int from, "", int to, "", …)`: attaches a mount on top of a descriptor.
+///
+/// # Errors
+///
+/// `EINVAL`: source or target is not of this mount namespace. `ENOTDIR`: a file
+/// onto a directory or the reverse.
+pub fn move_mount(mount: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    finish(
+        rustix::mount::move_mount(mount, c"", onto, c"", flags),
+        || format!("move_mount({}, {})", mount.as_raw_fd(), onto.as_raw_fd()),
+    )
+}
+
+/// `int mount_setattr(int dirfd, "", AT_EMPTY_PATH, struct mount_attr *, size_t)`.
+///
+/// # Errors
+///
+/// `EPERM`: a flag is locked by a more privileged mount namespace. `EINVAL`: the
+/// descriptor is not the root of a mount.
+pub fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    depth: Depth,
+    change: AttributeChange,
+) -> Result<(), SyscallError> {
+    let mut attributes = libc::mount_attr {
+        attr_set: change.set,
+        attr_clr: change.clear,
+        propagation: change.propagation,
+        userns_fd: 0,
+    };
+    let mut flags = libc::AT_EMPTY_PATH;
+    if depth == Depth::Recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: the path is a constant string, the structure lives on this stack
+    // for the whole call, and the size handed over is its own.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw mut attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    finish(check(returned).map(drop), || {
+        format!(
+            "mount_setattr({}, {depth:?}, set={:#x}, clear={:#x}, propagation={:#x})",
+            mount.as_raw_fd(),
+            change.set,
+            change.clear,
+            change.propagation
+        )
+    })
+}
+
+/// `mount(NULL, "/", NULL, MS_REC | propagation, NULL)`: how this namespace's mounts
+/// and those of others tell each other of changes.
+///
+/// # Errors
+///
+/// `EPERM`: no `CAP_SYS_ADMIN` over the mount namespace.
+pub fn set_root_propagation(propagation: u64) -> Result<(), SyscallError> {
+    let flags = nix::mount::MsFlags::from_bits_retain(propagation);
+    finish(
+        nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>),
+        || format!("mount(NULL, \"/\", NULL, {flags:?}, NULL)"),
+    )
+}
+
+/// `pivot_root(".", ".")`: the working directory becomes the root mount and the
+/// old root lies on top of it.
+///
+/// # Errors
+///
+/// `EINVAL`: the working directory is no mount point, or an ancestor is shared.
+pub fn pivot_root_onto_itself() -> Result<(), SyscallError> {
+    finish(rustix::process::pivot_root(".", "."), || {
+        "pivot_root(\".\", \".\")".to_owned()
+    })
+}
+
+/// `umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)`: out of the tree at once, gone when unused.
+///
+/// # Errors
+///
+/// `EINVAL`: not a mount point.
+pub fn detach(path: &Path) -> Result<(), SyscallError> {
+    finish(
+        rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW),
+        || format!("umount2({}, MNT_DETACH)", quoted(path)),
+    )
+}
+
+/// `statfs(2)`'s type of the filesystem behind a descriptor, an `*_SUPER_MAGIC`.
+///
+/// # Errors
+///
+/// Those of `fstatfs(2)`.
+pub fn filesystem_magic(file: impl AsFd) -> Result<i64, SyscallError> {
+    finish(
+        rustix::fs::fstatfs(file.as_fd()).map(|found| found.f_type),
+        || "fstatfs()".to_owned(),
+    )
+}
+
+/// What the kernel says about the last refusal of a filesystem's context: its
+/// messages can be read from the context's descriptor (fsconfig(2)).
+fn complaint(fs: BorrowedFd<'_>) -> String {
+    let mut text = [0u8; 256];
+    match rustix::io::read(fs, &mut text) {
+        Ok(length) => {
+            let said = String::from_utf8_lossy(&text[..length]);
+            format!(
+                " [{}]",
+                said.trim_start_matches(['e', 'w', 'i', ' ']).trim()
+            )
+        }
+        Err(_) => String::new(),
+    }
+}
+
+/// The errno that says the kernel lacks a call.
+pub fn is_unknown_call(error: &SyscallError) -> bool {
+    error.errno() == Errno::ENOSYS
+}

@@ -1,0 +1,402 @@
+//! Making, joining, waiting for and ending processes.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+
+use super::call::{SyscallError, check, finish, quoted};
+
+/// A process number as the host's pid namespace counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct HostPid(pub i32);
+
+/// Which of the two processes `clone3(2)` returned in.
+#[derive(Debug)]
+pub enum Cloned {
+    /// The caller, with the child's number and a descriptor that stands for it.
+    Parent(HostPid, OwnedFd),
+    /// The new process.
+    Child,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with a status.
+    Exited(i32),
+    /// By a signal.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// The status as shells tell it: 128 plus the signal that ended it.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// `long clone3(struct clone_args *, size_t)`: a copy of this process in new namespaces.
+///
+/// The child is a copy-on-write image, as after `fork(2)`, and goes on from here.
+///
+/// # Errors
+///
+/// `EPERM`: no `CAP_SYS_ADMIN` for a namespace. `ENOSPC`: a limit of nested or of
+/// all namespaces (`/proc/sys/user/max_*_namespaces`).
+///
+/// # Panics
+///
+/// When this process has a second thread: the child would find locks held by
+/// threads that it does not have.
+pub fn clone3(namespaces: CloneFlags) -> Result<Cloned, SyscallError> {
+    assert_eq!(
+        count_threads(),
+        1,
+        "clone3 of a process with several threads"
+    );
+    let mut pidfd: libc::c_int = -1;
+    let mut arguments = libc::clone_args {
+        flags: namespaces.bits() as u64 | libc::CLONE_PIDFD as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    // SAFETY: without CLONE_VM the child has a memory of its own, so its stack
+    // and ours do not meet; the assertion above says that no other thread's lock
+    // can be held in the copy; `pidfd` outlives the call.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    let pid = finish(check(returned), || format!("clone3({namespaces:?})"))?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel stored a new descriptor here that nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent(HostPid(pid as i32), pidfd))
+}
+
+/// `int execve(const char *, char *const [], char *const [])`.
+///
+/// # Errors
+///
+/// `ENOENT`: no such file, or its interpreter is missing. `EACCES`: not
+/// executable. `ENOEXEC`: not a program.
+pub fn execve(
+    program: &CStr,
+    arguments: &[CString],
+    environment: &[CString],
+) -> Result<Infallible, SyscallError> {
+    finish(nix::unistd::execve(program, arguments, environment), || {
+        let shown: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
+        format!("execve({:?}, {shown:?})", program.to_string_lossy())
+    })
+}
+
+/// `void _exit(int)`: leaves without running what the parent registered.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) touches no memory of this process.
+    unsafe { libc::_exit(status) }
+}
+
+/// `int setns(int fd, int nstype)`.
+///
+/// # Errors
+///
+/// `EINVAL`: the descriptor is of another type of namespace. `EPERM`.
+pub fn setns(namespace: BorrowedFd<'_>, kinds: CloneFlags) -> Result<(), SyscallError> {
+    finish(nix::sched::setns(namespace, kinds), || {
+        format!("setns({}, {kinds:?})", namespace.as_raw_fd())
+    })
+}
+
+/// `int unshare(int flags)`.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SYS_ADMIN`; `ENOSPC` at a limit of namespaces.
+pub fn unshare(kinds: CloneFlags) -> Result<(), SyscallError> {
+    finish(nix::sched::unshare(kinds), || format!("unshare({kinds:?})"))
+}
+
+/// `pid_t setsid(void)`.
+///
+/// # Errors
+///
+/// `EPERM`: this process leads a group already.
+pub fn setsid() -> Result<(), SyscallError> {
+    finish(nix::unistd::setsid().map(drop), || "setsid()".to_owned())
+}
+
+/// `int pidfd_open(pid_t, unsigned int)`.
+///
+/// # Errors
+///
+/// `ESRCH`: no such process.
+pub fn pidfd_open(pid: HostPid) -> Result<OwnedFd, SyscallError> {
+    let number = rustix::process::Pid::from_raw(pid.0);
+    let result = number.ok_or(rustix::io::Errno::SRCH).and_then(|number| {
+        rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty())
+    });
+    finish(result, || format!("pidfd_open({})", pid.0))
+}
+
+/// `int pidfd_send_signal(int pidfd, int sig, NULL, 0)`.
+///
+/// # Errors
+///
+/// `ESRCH`: the process has ended. `EINVAL`: no such signal.
+pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), SyscallError> {
+    // SAFETY: no pointer but NULL is passed; the descriptor is borrowed for the call.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    finish(check(returned).map(drop), || {
+        format!("pidfd_send_signal({}, {signal})", process.as_raw_fd())
+    })
+}
+
+/// `int kill(pid_t, int)`, for processes that a cgroup lists.
+///
+/// # Errors
+///
+/// `ESRCH`: no such process.
+pub fn kill(pid: HostPid, signal: i32) -> Result<(), SyscallError> {
+    // SAFETY: kill(2) takes two numbers.
+    let returned = unsafe { libc::kill(pid.0, signal) };
+    finish(check(returned.into()).map(drop), || {
+        format!("kill({}, {signal})", pid.0)
+    })
+}
+
+/// `pid_t waitpid(pid_t, int *, 0)`, begun again after a signal.
+///
+/// # Errors
+///
+/// `ECHILD`: not a child of this process.
+pub fn wait_for(pid: HostPid) -> Result<Ended, SyscallError> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a valid place for an int during the call.
+        let returned = unsafe { libc::waitpid(pid.0, &raw mut status, 0) };
+        match check(returned.into()) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SyscallError::new(format!("waitpid({})", pid.0), errno)),
+            Ok(_) if libc::WIFSIGNALED(status) => {
+                return Ok(Ended::Signaled(libc::WTERMSIG(status)));
+            }
+            Ok(_) => return Ok(Ended::Exited(libc::WEXITSTATUS(status))),
+        }
+    }
+}
+
+/// `prctl(PR_SET_NAME, name)`: what `ps` and `/proc/PID/comm` show; 15 bytes of it.
+pub fn set_name(name: &CStr) {
+    // SAFETY: the string ends with a zero byte and outlives the call. The
+    // call cannot fail for a readable address.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// `prctl(PR_SET_DUMPABLE, 0)`: processes without our privileges cannot read
+/// our memory or descriptors by way of `/proc` or ptrace(2) (CVE-2016-9962).
+///
+/// # Errors
+///
+/// None is documented for 0.
+pub fn set_undumpable() -> Result<(), SyscallError> {
+    // SAFETY: no pointers are passed.
+    let returned = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    finish(check(returned.into()).map(drop), || {
+        "prctl(PR_SET_DUMPABLE, 0)".to_owned()
+    })
+}
+
+/// `prctl(PR_SET_CHILD_SUBREAPER, 1)`: orphans below us become our children.
+///
+/// # Errors
+///
+/// None is documented for 1.
+pub fn become_subreaper() -> Result<(), SyscallError> {
+    // SAFETY: no pointers are passed.
+    let returned = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    finish(check(returned.into()).map(drop), || {
+        "prctl(PR_SET_CHILD_SUBREAPER, 1)".to_owned()
+    })
+}
+
+/// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`: nothing from `first` on survives an exec
+/// (CVE-2024-21626 was a descriptor that did).
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.9.
+pub fn close_on_exec_from(first: u32) -> Result<(), SyscallError> {
+    // SAFETY: only flags of descriptors change; none is closed here.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    finish(check(returned).map(drop), || {
+        format!("close_range({first}, ~0, CLOSE_RANGE_CLOEXEC)")
+    })
+}
+
+/// `dup2(2)` onto one of the three standard streams; the copy survives an exec.
+///
+/// # Errors
+///
+/// Those of `dup2(2)`.
+pub fn replace_stream(with: BorrowedFd<'_>, stream: i32) -> Result<(), SyscallError> {
+    assert!((0..=2).contains(&stream), "standard streams are 0, 1 and 2");
+    // SAFETY: the three standard streams are owned by nobody in this program;
+    // what was open there is meant to be replaced.
+    let returned = unsafe { libc::dup2(with.as_raw_fd(), stream) };
+    finish(check(returned.into()).map(drop), || {
+        format!("dup2({}, {stream})", with.as_raw_fd())
+    })
+}
+
+/// `int sethostname(const char *, size_t)`.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SYS_ADMIN` over the UTS namespace; `EINVAL` past 64 bytes.
+pub fn set_hostname(name: &str) -> Result<(), SyscallError> {
+    finish(nix::unistd::sethostname(name), || {
+        format!("sethostname({name:?})")
+    })
+}
+
+/// `int setdomainname(const char *, size_t)`.
+///
+/// # Errors
+///
+/// As [`set_hostname`].
+pub fn set_domainname(name: &str) -> Result<(), SyscallError> {
+    finish(rustix::system::setdomainname(name.as_bytes()), || {
+        format!("setdomainname({name:?})")
+    })
+}
+
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, name)`: keys of the caller's session stay out of reach.
+///
+/// # Errors
+///
+/// `ENOSYS` where the kernel has no keys; `EDQUOT`.
+pub fn join_session_keyring(name: &CStr) -> Result<(), SyscallError> {
+    // SAFETY: the string ends with a zero byte and outlives the call.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            name.as_ptr(),
+        )
+    };
+    finish(check(returned).map(drop), || {
+        format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")
+    })
+}
+
+/// `int personality(unsigned long)`.
+///
+/// # Errors
+///
+/// `EINVAL` for a domain that the kernel refuses.
+pub fn set_personality(domain: u64) -> Result<(), SyscallError> {
+    // SAFETY: personality(2) takes a number.
+    let returned = unsafe { libc::personality(domain as libc::c_ulong) };
+    finish(check(returned.into()).map(drop), || {
+        format!("personality({domain:#x})")
+    })
+}
+
+/// Stops this process as a shell's job control does; it goes on at SIGCONT.
+pub fn stop_here() {
+    // SAFETY: raise(3) takes a number. SIGSTOP cannot be caught, so no code of
+    // ours runs in a signal's context.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// When a process began, in clock ticks since boot: with its number it names it
+/// for good (field 22 of `/proc/PID/stat`, proc_pid_stat(5)).
+///
+/// # Errors
+///
+/// `ENOENT` or `ESRCH`: no such process.
+pub fn start_ticks(pid: HostPid) -> Result<u64, SyscallError> {
+    Ok(read_stat(pid)?.1)
+}
+
+/// Whether a process has ended but was not waited for yet.
+///
+/// # Errors
+///
+/// `ENOENT` or `ESRCH`: no such process.
+pub fn is_zombie(pid: HostPid) -> Result<bool, SyscallError> {
+    Ok(matches!(read_stat(pid)?.0, 'Z' | 'X'))
+}
+
+/// State and start of a process.
+fn read_stat(pid: HostPid) -> Result<(char, u64), SyscallError> {
+    let path = format!("/proc/{}/stat", pid.0);
+    let text = finish(std::fs::read_to_string(&path), || {
+        format!("open({})", quoted(Path::new(&path)))
+    })?;
+    // The second field is the program's name in brackets and may hold any byte.
+    let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let mut fields = fields.split(' ');
+    let state = fields.next().and_then(|field| field.chars().next());
+    let started = fields.nth(18).and_then(|field| field.parse().ok());
+    state
+        .zip(started)
+        .ok_or_else(|| SyscallError::new(format!("read({path:?})"), Errno::EBADMSG))
+}
+
+/// How many threads this process has: the kernel counts `/proc/self/task`'s folders as links.
+fn count_threads() -> u64 {
+    rustix::fs::stat("/proc/self/task").map_or(1, |found| found.st_nlink.saturating_sub(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HostPid, is_zombie, start_ticks};
+
+    #[test]
+    fn a_process_is_named_by_number_and_start() {
+        let me = HostPid(std::process::id() as i32);
+        let first = start_ticks(me).expect("we live");
+        assert_eq!(first, start_ticks(me).expect("we live"));
+        assert!(first > 0);
+        assert!(!is_zombie(me).expect("we live"));
+        assert!(start_ticks(HostPid(i32::MAX)).is_err());
+    }
+}
