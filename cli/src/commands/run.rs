@@ -1,0 +1,166 @@
+//! `berth run`: a pod from a manifest, or from an image with docker's flags.
+
+/// The flags.
+pub mod flags;
+/// Where manifests come from: files, URLs, standard input.
+pub mod source;
+/// An image and flags as the Pod that they stand for.
+pub mod translate;
+
+use std::collections::BTreeMap;
+
+use berth_scheduler::manifest::{Manifests, read_manifests};
+
+use crate::error::{Context, Error, Result};
+use crate::output::{Format, print_json, print_line, print_yaml};
+use flags::RunArguments;
+use translate::Surroundings;
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Request {
+    /// The objects.
+    pub manifests: Manifests,
+    /// They stand for an image and flags, so there is one pod of one container.
+    pub from_image: bool,
+}
+
+/// Reads every manifest, or translates the flags.
+///
+/// # Errors
+///
+/// All mistakes of the manifests, or the flag that is not understood.
+pub fn read_request(arguments: &RunArguments) -> Result<Request> {
+    let first = arguments.words.first().map(String::as_str);
+    let image = match first {
+        Some(word) if arguments.filenames.is_empty() => !source::is_manifest(word),
+        Some(_) => {
+            return Err(Error::new(
+                "-f and a manifest or image beside it: expected every manifest behind an -f",
+            ));
+        }
+        None if arguments.filenames.is_empty() => {
+            return Err(Error::new(
+                "nothing to run: expected a manifest or an image",
+            ));
+        }
+        None => false,
+    };
+    if image {
+        let manifests = translate_image(arguments)?;
+        return Ok(Request {
+            manifests,
+            from_image: true,
+        });
+    }
+    flags::refuse_image_flags(&arguments.image)?;
+    let names = match first {
+        Some(_) => &arguments.words,
+        None => &arguments.filenames,
+    };
+    let mut manifests = Manifests::default();
+    let mut mistakes = Vec::new();
+    for name in names {
+        let (text, title) = source::read(name)?;
+        match read_manifests(&text, &title) {
+            Ok(more) => manifests.append(more),
+            Err(error) => mistakes.push(error.to_string()),
+        }
+    }
+    if mistakes.is_empty() {
+        return Ok(Request {
+            manifests,
+            from_image: false,
+        });
+    }
+    Err(Error::new(format!(
+        "nothing was run:\n{}",
+        mistakes.join("\n")
+    )))
+}
+
+fn translate_image(arguments: &RunArguments) -> Result<Manifests> {
+    let (image, command) = arguments
+        .words
+        .split_first()
+        .expect("the caller saw a first word");
+    let pod = translate::translate(&arguments.image, image, command, &surroundings(arguments)?)
+        .map_err(Error::new)?;
+    let text = serde_json::to_string(&pod).context("write the pod")?;
+    // The same reader as for files, for its defaults and its checks.
+    read_manifests(&text, "flags").map_err(|error| Error::new(error.to_string()))
+}
+
+fn surroundings(arguments: &RunArguments) -> Result<Surroundings> {
+    let mut env_file_lines = Vec::new();
+    for path in &arguments.image.env_files {
+        let text =
+            std::fs::read_to_string(path).context(format!("--env-file {}", path.display()))?;
+        let lines = text.lines().map(str::trim);
+        env_file_lines.extend(
+            lines
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .map(str::to_owned),
+        );
+    }
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let directory = std::env::current_dir().context("read the working directory")?;
+    let directory = directory
+        .into_os_string()
+        .into_string()
+        .map_err(|path| Error::new(format!("the working directory {path:?} is not UTF-8")))?;
+    Ok(Surroundings {
+        environment,
+        env_file_lines,
+        directory,
+        suffix: suffix()?,
+    })
+}
+
+/// Five letters at random that make no words: Kubernetes' alphabet for names.
+fn suffix() -> Result<String> {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut bytes = [0; 5];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("read random bytes")?;
+    let letter = |byte: &u8| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]);
+    Ok(bytes.iter().map(letter).collect())
+}
+
+/// Prints the objects as a manifest, in the order in which they need each other.
+///
+/// # Errors
+///
+/// Standard output is closed.
+pub fn print_objects(format: Format, manifests: &Manifests) -> Result<u8> {
+    let mut objects = Vec::new();
+    for list in [
+        values(&manifests.config_maps)?,
+        values(&manifests.secrets)?,
+        values(&manifests.pods)?,
+        values(&manifests.deployments)?,
+        values(&manifests.jobs)?,
+    ] {
+        objects.extend(list);
+    }
+    for (number, object) in objects.iter().enumerate() {
+        if format == Format::Json {
+            print_json(object)?;
+            continue;
+        }
+        if number > 0 {
+            print_line("---")?;
+        }
+        print_yaml(object)?;
+    }
+    Ok(0)
+}
+
+fn values<T: serde::Serialize>(objects: &[T]) -> Result<Vec<serde_json::Value>> {
+    objects
+        .iter()
+        .map(|object| serde_json::to_value(object).context("write an object"))
+        .collect()
+}

@@ -1,0 +1,89 @@
+//! What all commands share: directories, the form of the output, how much is said.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use crate::output::Format;
+
+/// The options that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Settings {
+    /// Where running pods have their sockets, namespaces and mounts
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/berth",
+        hide_env_values = true
+    )]
+    pub run_dir: PathBuf,
+    /// Where images, volumes, logs and records are kept
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/berth",
+        hide_env_values = true
+    )]
+    pub data_dir: PathBuf,
+    /// The cgroup above all pods
+    #[arg(
+        long,
+        global = true,
+        env = "BERTH_CGROUP_PARENT",
+        value_name = "PATH",
+        default_value = "/berth",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    pub cgroup_parent: String,
+    /// The form of what is printed
+    #[arg(
+        short = 'o',
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub format: Format,
+    /// Say more (before the command; -vv for all)
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Settings {
+    /// Where pods' workers keep their files.
+    pub fn workers_dir(&self) -> PathBuf {
+        self.data_dir.join("workers")
+    }
+
+    /// Where pods' volumes are.
+    pub fn volumes_dir(&self) -> PathBuf {
+        self.data_dir.join("volumes")
+    }
+
+    /// Where containers' logs are.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+
+    /// The directories as absolute paths: what is started in the background has
+    /// another working directory.
+    ///
+    /// # Errors
+    ///
+    /// The working directory is gone.
+    pub fn absolute(self) -> std::io::Result<Settings> {
+        Ok(Settings {
+            run_dir: std::path::absolute(&self.run_dir)?,
+            data_dir: std::path::absolute(&self.data_dir)?,
+            ..self
+        })
+    }
+}
