@@ -25,9 +25,29 @@
 
 #![forbid(unsafe_code)]
 
+/// Which address a pod gets.
+pub mod addresses;
+/// What attaching a pod will do, worked out before anything is touched.
+pub mod attach;
 /// What went wrong, and the kind that callers branch on.
 pub mod error;
+/// Who holds what, on disk.
+pub mod ledger;
+/// Links, addresses, routes.
+pub mod links;
+/// Whether a process of the host has a port already.
+pub mod listeners;
+/// The door to this crate: attach, detach, reconcile.
+pub mod netd;
 /// A network: its bridge, its subnets, whether it masquerades.
 pub mod network;
+/// The door to nftables.
+pub mod nft;
+/// Taking away what a pod, or a network without pods, has.
+pub mod release;
 /// What a caller asks for one pod, and what it gets.
 pub mod request;
+/// The nftables rules, as data.
+pub mod rules;
+/// Kernel settings under `/proc/sys/net`.
+pub mod settings;

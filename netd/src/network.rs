@@ -13,11 +13,13 @@ use crate::error::{Error, ErrorKind};
 /// The longest interface name the kernel takes: `IFNAMSIZ` less the final NUL.
 pub const INTERFACE_NAME_LIMIT_BYTES: usize = 15;
 
+const DEFAULT_BRIDGE: &str = "berth0";
+
 /// A network as the operator wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Names the network, its records, and its nftables table.
+    /// Names the network and its records.
     pub name: String,
     /// The bridge's interface name. Made on demand.
     pub bridge: String,
@@ -47,7 +49,7 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             name: "default".to_owned(),
-            bridge: "berth0".to_owned(),
+            bridge: DEFAULT_BRIDGE.to_owned(),
             subnets: vec![
                 IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 64, 0), 20)),
                 IpNet::V6(Ipv6Net::new_assert(
@@ -64,10 +66,7 @@ impl Default for NetworkConfig {
 impl NetworkConfig {
     /// The nftables table (family `inet`) that holds this network's rules.
     pub fn table(&self) -> String {
-        match self.name.as_str() {
-            "default" => "berth".to_owned(),
-            name => format!("berth-{name}"),
-        }
+        table_of(&self.bridge)
     }
 
     /// The bridge's address in each subnet: the first one.
@@ -85,6 +84,18 @@ impl NetworkConfig {
         check_interface_name("bridge", &self.bridge)?;
         check_subnets(&self.subnets)?;
         check_mtu(self)
+    }
+}
+
+/// The nftables table that goes with a bridge: `berth` with `berth0`, else `berth-BRIDGE`.
+///
+/// Named by the bridge and not by the network, because a machine has a bridge
+/// of one name only once while several state directories may each have a
+/// network `default`.
+pub fn table_of(bridge: &str) -> String {
+    match bridge {
+        DEFAULT_BRIDGE => "berth".to_owned(),
+        other => format!("berth-{other}"),
     }
 }
 

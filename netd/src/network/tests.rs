@@ -25,9 +25,10 @@ fn the_default_network_is_valid_and_owns_table_berth() {
 fn another_network_has_its_own_table() {
     let config = NetworkConfig {
         name: "db".to_owned(),
+        bridge: "db0".to_owned(),
         ..NetworkConfig::default()
     };
-    assert_eq!(config.table(), "berth-db");
+    assert_eq!(config.table(), "berth-db0");
 }
 
 #[test]
