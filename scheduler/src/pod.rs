@@ -8,6 +8,8 @@
 pub mod events;
 /// ConfigMaps and Secrets, found by namespace and name.
 pub mod objects;
+/// What the CRI will be asked for, worked out without asking.
+pub mod plan;
 /// What a worker is told once: directories, waits, facts of the node.
 pub mod settings;
 /// Names and numbers of the CRI's stop signals.

@@ -19,7 +19,8 @@ pub struct WorkerConfig {
     pub seccomp_dir: PathBuf,
     /// The file that `dnsPolicy: Default` copies.
     pub resolv_conf: PathBuf,
-    /// The cgroup below which the pod's own is made.
+    /// The cgroup below which the pod's own is made; the engine's own choice if
+    /// empty.
     pub cgroup_parent: String,
     /// What the node is and has.
     pub node: NodeFacts,
@@ -44,7 +45,7 @@ impl WorkerConfig {
             logs_dir,
             seccomp_dir: PathBuf::from("/var/lib/berth/seccomp"),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
-            cgroup_parent: "/berth".to_owned(),
+            cgroup_parent: String::new(),
             node: NodeFacts::observe(),
             leftovers: Leftovers::Keep,
             poll: Duration::from_millis(200),
