@@ -6,5 +6,7 @@
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
+/// The engine: sandboxes and containers of one machine.
+pub mod engine;
 /// What a pod worker asks of a node: the CRI's calls, whoever answers them.
 pub mod service;

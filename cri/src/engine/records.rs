@@ -1,0 +1,376 @@
+//! What the engine remembers: one JSON file a sandbox, one a container.
+//!
+//! ```text
+//! DATA/pods/POD/lock                 flock(2): one writer at a time
+//! DATA/pods/POD/pod.json             PodRecord
+//! DATA/pods/POD/containers/CID.json  ContainerRecord
+//! ```
+//!
+//! Many `berth` processes work at once with no daemon between them, so the
+//! truth is on disk and a lock belongs to a pod, not to the machine. A file is
+//! written under a temporary name, synced and renamed: a reader needs no lock
+//! and never sees half of it, whatever the writer's fate.
+//!
+//! A record says `half-made` before the first thing it describes exists. Who
+//! finds such a record *and gets its lock* knows that the maker is dead,
+//! because the kernel drops a flock with its process, and undoes it
+//! (`recover.rs`).
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use berth_netd::request::PodNetwork;
+use berth_runtime::monitor::protocol::ExitRecord;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::error::{Error, ErrorKind};
+use super::id::choose_id;
+use crate::v1;
+
+/// Files on disk: reading a directory, replacing a file at once.
+mod files;
+/// One writer a pod, told from a dead one by the kernel.
+mod lock;
+
+pub use lock::LockedPod;
+
+/// The record's version; a later berth that changes the meaning raises it.
+const FORMAT: u32 = 1;
+const POD_FILE: &str = "pod.json";
+const CONTAINERS_FOLDER: &str = "containers";
+
+/// A CRI message inside a record: base64 of its protobuf encoding.
+///
+/// The messages are the kubelet's and have no JSON of their own; protobuf keeps
+/// every field of them, also those that a later version adds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded<M>(pub M);
+
+impl<M: prost::Message> Serialize for Encoded<M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(self.0.encode_to_vec()))
+    }
+}
+
+impl<'de, M: prost::Message + Default> Deserialize<'de> for Encoded<M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64_STANDARD.decode(text).map_err(D::Error::custom)?;
+        M::decode(bytes.as_slice())
+            .map(Self)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Where a sandbox is in its life, as far as the record knows.
+///
+/// ```text
+/// half-made ──▶ ready ──▶ stopped ──▶ (no record)
+///     └────────────────────────────────▶ undone
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodPhase {
+    /// Somebody is making it, or died while making it.
+    HalfMade,
+    /// It was made. It is ready as long as its monitor answers.
+    Ready,
+    /// Its processes are gone and its network is given back.
+    Stopped,
+}
+
+/// One sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// The record's version.
+    pub format: u32,
+    /// The sandbox's id.
+    pub id: String,
+    /// The name from the metadata, for people who read the file.
+    pub name: String,
+    /// The namespace from the metadata.
+    pub namespace: String,
+    /// Where it is in its life.
+    pub phase: PodPhase,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// What the caller asked for.
+    pub config: Encoded<v1::PodSandboxConfig>,
+    /// The caller's choice among the runtimes; empty for the default one.
+    pub runtime_handler: String,
+    /// The OCI runtime that makes the containers.
+    pub oci_runtime: PathBuf,
+    /// The group of the whole pod, below each hierarchy's root.
+    pub cgroup: String,
+    /// The network it got; none on the host's network.
+    pub network: Option<PodNetwork>,
+}
+
+/// Where a container is in its life, as far as the record knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContainerPhase {
+    /// Somebody is making it, or died while making it.
+    HalfMade,
+    /// It was made; the monitor knows what became of it.
+    Made,
+}
+
+/// The user that a container's program runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// More groups.
+    pub additional_gids: Vec<u32>,
+}
+
+/// Why a container's program never ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// Nanoseconds since the epoch.
+    pub at: i64,
+    /// The status that a shell would give: 127 not found, 126 not executable, else 128.
+    pub exit_code: i32,
+    /// The OCI runtime's words.
+    pub message: String,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// The record's version.
+    pub format: u32,
+    /// The container's id.
+    pub id: String,
+    /// Its sandbox.
+    pub pod_id: String,
+    /// The name from the metadata, for people who read the file.
+    pub name: String,
+    /// Where it is in its life.
+    pub phase: ContainerPhase,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// What the caller asked for.
+    pub config: Encoded<v1::ContainerConfig>,
+    /// The limits in force, after updates.
+    pub resources: Encoded<v1::LinuxContainerResources>,
+    /// The image's id, `sha256:…` of its configuration.
+    pub image_id: String,
+    /// The image by digest if it has one, else by id.
+    pub image_ref: String,
+    /// Where the output goes.
+    pub log_path: Option<PathBuf>,
+    /// The user it runs as.
+    pub run_as: RunAs,
+    /// The number of the signal that asks it to end.
+    pub stop_signal: i32,
+    /// Its group, below each hierarchy's root.
+    pub cgroup: String,
+    /// Set when its program could not be started.
+    pub start_failure: Option<StartFailure>,
+    /// How it ended; copied here when its monitor is shut down.
+    pub exit: Option<ExitRecord>,
+}
+
+impl PodRecord {
+    /// The version that this program writes.
+    pub fn format() -> u32 {
+        FORMAT
+    }
+
+    /// Whether the pod has the host's network.
+    pub fn uses_host_network(&self) -> bool {
+        namespace_options(&self.config.0)
+            .is_some_and(|options| options.network == v1::NamespaceMode::Node as i32)
+    }
+}
+
+/// The namespace options of a sandbox, if it states any.
+pub fn namespace_options(config: &v1::PodSandboxConfig) -> Option<&v1::NamespaceOption> {
+    config
+        .linux
+        .as_ref()?
+        .security_context
+        .as_ref()?
+        .namespace_options
+        .as_ref()
+}
+
+/// What a directory of records held.
+#[derive(Debug)]
+pub struct Listing<R> {
+    /// The records that could be read, by id.
+    pub records: Vec<R>,
+    /// One error for each file that could not; each names its file.
+    pub damaged: Vec<Error>,
+}
+
+/// The records of one data directory.
+#[derive(Debug, Clone)]
+pub struct Records {
+    pods: PathBuf,
+}
+
+impl Records {
+    /// Opens the records below a data directory.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be made.
+    pub fn open(data_dir: &Path) -> Result<Self, Error> {
+        let pods = data_dir.join("pods");
+        files::ensure_directory(&pods)?;
+        Ok(Self { pods })
+    }
+
+    /// Every sandbox, half-made ones too.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory itself cannot be read.
+    pub fn list_pods(&self) -> Result<Listing<PodRecord>, Error> {
+        let mut listing = Listing {
+            records: Vec::new(),
+            damaged: Vec::new(),
+        };
+        for id in self.pod_ids()? {
+            match self.read_pod(&id) {
+                Ok(Some(record)) => listing.records.push(record),
+                // Removed meanwhile, or its maker has not written yet.
+                Ok(None) => {}
+                Err(error) => listing.damaged.push(error),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Every container of a sandbox, half-made ones too.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory itself cannot be read.
+    pub fn list_containers(&self, pod_id: &str) -> Result<Listing<ContainerRecord>, Error> {
+        let mut listing = Listing {
+            records: Vec::new(),
+            damaged: Vec::new(),
+        };
+        for id in self.container_ids(pod_id)? {
+            match self.read_container(pod_id, &id) {
+                Ok(Some(record)) => listing.records.push(record),
+                Ok(None) => {}
+                Err(error) => listing.damaged.push(error),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The sandbox of an id, or of the beginning of one.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when several ids begin so, `Storage` when its file is damaged.
+    pub fn find_pod(&self, wanted: &str) -> Result<Option<PodRecord>, Error> {
+        match choose_id("sandbox", wanted, &self.pod_ids()?)? {
+            Some(id) => self.read_pod(&id),
+            None => Ok(None),
+        }
+    }
+
+    /// The container of an id, or of the beginning of one, in whatever sandbox.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when several ids begin so, `Storage` when its file is damaged.
+    pub fn find_container(&self, wanted: &str) -> Result<Option<ContainerRecord>, Error> {
+        let mut owners = std::collections::BTreeMap::new();
+        for pod_id in self.pod_ids()? {
+            for id in self.container_ids(&pod_id)? {
+                owners.insert(id, pod_id.clone());
+            }
+        }
+        let known: Vec<String> = owners.keys().cloned().collect();
+        match choose_id("container", wanted, &known)? {
+            Some(id) => self.read_container(&owners[&id], &id),
+            None => Ok(None),
+        }
+    }
+
+    /// One sandbox by its whole id.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the file is damaged.
+    pub fn read_pod(&self, id: &str) -> Result<Option<PodRecord>, Error> {
+        files::read_json(&self.pod_path(id), FORMAT)
+    }
+
+    /// One container by its whole id.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the file is damaged.
+    pub fn read_container(&self, pod_id: &str, id: &str) -> Result<Option<ContainerRecord>, Error> {
+        files::read_json(&self.container_path(pod_id, id), FORMAT)
+    }
+
+    /// The ids of all sandboxes, also of those whose record is damaged.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be read.
+    pub fn pod_ids(&self) -> Result<Vec<String>, Error> {
+        files::names_in(&self.pods, "")
+    }
+
+    /// The ids of all containers of a sandbox, also of damaged records.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be read.
+    pub fn container_ids(&self, pod_id: &str) -> Result<Vec<String>, Error> {
+        files::names_in(&self.pods.join(pod_id).join(CONTAINERS_FOLDER), ".json")
+    }
+
+    /// The directory that all sandboxes' records lie in, to watch it.
+    pub fn directory(&self) -> &Path {
+        &self.pods
+    }
+
+    fn pod_directory(&self, id: &str) -> PathBuf {
+        self.pods.join(id)
+    }
+
+    fn pod_path(&self, id: &str) -> PathBuf {
+        self.pod_directory(id).join(POD_FILE)
+    }
+
+    fn container_path(&self, pod_id: &str, id: &str) -> PathBuf {
+        self.pod_directory(pod_id)
+            .join(CONTAINERS_FOLDER)
+            .join(format!("{id}.json"))
+    }
+}
+
+/// The same sentence for every unknown sandbox.
+pub fn no_such_pod(id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("sandbox {id}: no such sandbox"),
+    )
+}
+
+/// The same sentence for every unknown container.
+pub fn no_such_container(id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("container {id}: no such container"),
+    )
+}
+
+#[cfg(test)]
+mod tests;
