@@ -6,3 +6,5 @@ pub mod error;
 pub mod id;
 /// What the engine remembers: one JSON file a sandbox, one a container.
 pub mod records;
+/// From a CRI request to an OCI configuration, without touching the machine.
+pub mod spec;

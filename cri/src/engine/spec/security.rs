@@ -1,0 +1,219 @@
+//! The seccomp and AppArmor profiles, and what of /proc is hidden.
+
+use std::path::PathBuf;
+
+use super::host::HostFacts;
+use super::{Privilege, clean_absolute};
+use crate::engine::error::{Error, ErrorKind};
+use crate::v1;
+
+/// Parts of /proc and /sys that tell of the host or act on it.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Parts of /proc that a root without a user namespace could write to.
+const READONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Which filter of system calls is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeccompChoice {
+    /// None.
+    Unconfined,
+    /// The one that comes with berth.
+    RuntimeDefault,
+    /// A JSON file of the OCI's form on the host.
+    File(PathBuf),
+}
+
+/// The choice of a container: berth's own filter unless another is asked for.
+///
+/// # Errors
+///
+/// `Invalid` with the field's name.
+pub fn seccomp_choice(context: &v1::LinuxContainerSecurityContext) -> Result<SeccompChoice, Error> {
+    use v1::security_profile::ProfileType;
+    if context.privileged {
+        return Ok(SeccompChoice::Unconfined);
+    }
+    let Some(profile) = &context.seccomp else {
+        return Ok(SeccompChoice::RuntimeDefault);
+    };
+    match profile_type("seccomp", profile)? {
+        ProfileType::Unconfined => Ok(SeccompChoice::Unconfined),
+        ProfileType::RuntimeDefault => Ok(SeccompChoice::RuntimeDefault),
+        ProfileType::Localhost => clean_absolute(
+            "linux.security_context.seccomp.localhost_ref",
+            &profile.localhost_ref,
+        )
+        .map(SeccompChoice::File),
+    }
+}
+
+/// The AppArmor profile's name, if one is to be set.
+///
+/// # Errors
+///
+/// `Unsupported` when a profile is asked for and the machine has no AppArmor.
+pub fn apparmor_profile(
+    context: &v1::LinuxContainerSecurityContext,
+    host: &HostFacts,
+    privilege: Privilege,
+) -> Result<Option<String>, Error> {
+    use v1::security_profile::ProfileType;
+    let Some(profile) = &context.apparmor else {
+        return Ok(None);
+    };
+    match profile_type("apparmor", profile)? {
+        ProfileType::Unconfined => Ok(host.apparmor.then(|| "unconfined".to_owned())),
+        // Berth brings no AppArmor profile: the machine's rules apply.
+        ProfileType::RuntimeDefault => Ok(None),
+        ProfileType::Localhost if privilege == Privilege::Privileged && !host.apparmor => Ok(None),
+        ProfileType::Localhost if !host.apparmor => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "linux.security_context.apparmor: profile {:?} is asked for, and AppArmor is not \
+                 enabled on this machine",
+                profile.localhost_ref
+            ),
+        )),
+        ProfileType::Localhost if profile.localhost_ref.is_empty() => Err(Error::invalid(
+            "linux.security_context.apparmor.localhost_ref: must not be empty",
+        )),
+        ProfileType::Localhost => Ok(Some(profile.localhost_ref.clone())),
+    }
+}
+
+fn profile_type(
+    field: &str,
+    profile: &v1::SecurityProfile,
+) -> Result<v1::security_profile::ProfileType, Error> {
+    v1::security_profile::ProfileType::try_from(profile.profile_type).map_err(|_| {
+        Error::invalid(format!(
+            "linux.security_context.{field}.profile_type: {} is not a type of the CRI",
+            profile.profile_type
+        ))
+    })
+}
+
+/// Paths that a program finds empty.
+///
+/// An empty list of the request is taken as "not stated": the wire cannot tell
+/// the two apart, and hiding too much is the mistake that can be seen.
+pub fn masked_paths(
+    context: &v1::LinuxContainerSecurityContext,
+    privilege: Privilege,
+) -> Vec<String> {
+    choose_paths(&context.masked_paths, &MASKED, privilege)
+}
+
+/// Paths that a program cannot write to.
+pub fn readonly_paths(
+    context: &v1::LinuxContainerSecurityContext,
+    privilege: Privilege,
+) -> Vec<String> {
+    choose_paths(&context.readonly_paths, &READONLY, privilege)
+}
+
+fn choose_paths(stated: &[String], default: &[&str], privilege: Privilege) -> Vec<String> {
+    match (privilege, stated) {
+        (Privilege::Privileged, _) => Vec::new(),
+        (Privilege::Confined, []) => default.iter().map(|path| (*path).to_owned()).collect(),
+        (Privilege::Confined, stated) => stated.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::security_profile::ProfileType;
+
+    fn profile(kind: ProfileType, reference: &str) -> v1::SecurityProfile {
+        v1::SecurityProfile {
+            profile_type: kind as i32,
+            localhost_ref: reference.to_owned(),
+        }
+    }
+
+    fn with_seccomp(profile: Option<v1::SecurityProfile>) -> v1::LinuxContainerSecurityContext {
+        v1::LinuxContainerSecurityContext {
+            seccomp: profile,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_filter_is_on_unless_it_is_turned_off() {
+        let choose = |context| seccomp_choice(&context).unwrap();
+        assert_eq!(choose(with_seccomp(None)), SeccompChoice::RuntimeDefault);
+        assert_eq!(
+            choose(with_seccomp(Some(profile(ProfileType::Unconfined, "")))),
+            SeccompChoice::Unconfined
+        );
+        assert_eq!(
+            choose(with_seccomp(Some(profile(
+                ProfileType::Localhost,
+                "/a/b.json"
+            )))),
+            SeccompChoice::File("/a/b.json".into())
+        );
+        let mut privileged = with_seccomp(None);
+        privileged.privileged = true;
+        assert_eq!(choose(privileged), SeccompChoice::Unconfined);
+        for wrong in [
+            profile(ProfileType::Localhost, "relative.json"),
+            v1::SecurityProfile {
+                profile_type: 7,
+                ..Default::default()
+            },
+        ] {
+            assert!(seccomp_choice(&with_seccomp(Some(wrong))).is_err());
+        }
+    }
+
+    #[test]
+    fn an_apparmor_profile_needs_apparmor() {
+        let context = v1::LinuxContainerSecurityContext {
+            apparmor: Some(profile(ProfileType::Localhost, "mine")),
+            ..Default::default()
+        };
+        let without = HostFacts::default();
+        let error = apparmor_profile(&context, &without, Privilege::Confined).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let with = HostFacts {
+            apparmor: true,
+            ..HostFacts::default()
+        };
+        assert_eq!(
+            apparmor_profile(&context, &with, Privilege::Confined).unwrap(),
+            Some("mine".to_owned())
+        );
+    }
+
+    #[test]
+    fn proc_is_masked_unless_privileged() {
+        let mut context = v1::LinuxContainerSecurityContext::default();
+        assert!(masked_paths(&context, Privilege::Confined).contains(&"/proc/kcore".to_owned()));
+        assert!(readonly_paths(&context, Privilege::Confined).contains(&"/proc/sys".to_owned()));
+        assert!(masked_paths(&context, Privilege::Privileged).is_empty());
+        context.masked_paths = vec!["/proc/keys".to_owned()];
+        assert_eq!(masked_paths(&context, Privilege::Confined), ["/proc/keys"]);
+    }
+}
