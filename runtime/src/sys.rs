@@ -8,6 +8,8 @@
 pub mod call;
 /// Sockets between the runtime and init, and descriptors sent over them.
 pub mod channel;
+/// The library's memory: give back what is free.
+pub mod heap;
 /// Mounts without paths: fsopen(2), open_tree(2), move_mount(2).
 pub mod mount;
 /// Lookups that cannot leave a root: openat2(2).
@@ -16,5 +18,7 @@ pub mod path;
 pub mod privilege;
 /// clone3(2), setns(2), execve(2), pidfds and waiting.
 pub mod process;
+/// fork(2) without execve(2), and what such a copy must not keep.
+pub mod process_copy;
 /// Pseudo terminals.
 pub mod terminal;

@@ -1,0 +1,87 @@
+//! Copies of this process: `fork(2)` without a following `execve(2)`.
+//!
+//! After `fork` only the calling thread exists in the child, while locks that
+//! other threads held stay locked for ever. So a copy that goes on running this
+//! program is sound only when there is one thread, which is checked here.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Which side of a [`fork`] the caller is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The caller is the copy.
+    Child,
+    /// The caller made a copy.
+    Parent {
+        /// The copy, to be waited for.
+        child: i32,
+    },
+}
+
+/// `pid_t fork(void);`
+///
+/// The child must leave by [`exit_now`](super::process::exit_now) or `execve(2)`: returning from its
+/// caller's stack frames would run the parent's destructors twice.
+///
+/// # Errors
+///
+/// - `EAGAIN`: a limit on processes was reached.
+/// - `ENOMEM`: no memory, or the pid namespace has lost its process 1.
+///
+/// # Panics
+///
+/// When this process has more than one thread.
+pub fn fork() -> io::Result<Side> {
+    assert_eq!(
+        count_threads()?,
+        1,
+        "a process with several threads must not copy itself"
+    );
+    // SAFETY: this process has exactly one thread (asserted above), so no lock
+    // can be held by a thread that the child lacks.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        child => Ok(Side::Parent { child }),
+    }
+}
+
+/// `int close_range(unsigned first, unsigned last, int flags);`
+///
+/// Closes every descriptor above standard error but `keep`.
+///
+/// A copy calls this before it opens anything: what it inherited belongs to the
+/// parent, whose owners in this address space the copy never drops.
+///
+/// # Errors
+///
+/// - `ENOSYS`: a kernel older than 5.9.
+pub fn close_inherited(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .map(|descriptor| descriptor.as_raw_fd().unsigned_abs())
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept {
+        if first < number {
+            close_range(first, number - 1)?;
+        }
+        first = first.max(number + 1);
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller of close_inherited is a fresh copy of the process: no
+    // owner of these numbers is ever used or dropped in it.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn count_threads() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
