@@ -5,6 +5,11 @@
 //! test has a mount namespace, a temporary directory and a cgroup parent of its
 //! own.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the lint's exception for tests does not reach their fixture"
+)]
+
 #[path = "monitor/fixture.rs"]
 mod fixture;
 

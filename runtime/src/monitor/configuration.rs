@@ -68,7 +68,7 @@ fn check_hostname(hostname: &str, namespaces: &[PodNamespace]) -> Result<(), Mon
 }
 
 fn check_cgroup(cgroup: &str) -> Result<(), MonitorError> {
-    let below_root = cgroup.starts_with('/') && cgroup.trim_matches('/') != "";
+    let below_root = cgroup.starts_with('/') && !cgroup.trim_matches('/').is_empty();
     let climbs = cgroup.split('/').any(|part| part == ".." || part == ".");
     if !below_root || climbs || cgroup.contains('\0') {
         let expected = "an absolute path below a hierarchy's root, without . and ..";

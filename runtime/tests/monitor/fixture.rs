@@ -342,7 +342,8 @@ pub fn call_within(mut client: Client, request: &Request) -> Reply {
 pub fn read_log(path: &Path) -> Vec<String> {
     let text = String::from_utf8(fs::read(path).unwrap()).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'));
-    text.lines()
+    // Unlike lines(), this keeps the carriage returns of a terminal.
+    text.split_terminator('\n')
         .map(|line| {
             let (time, rest) = line.split_once(' ').unwrap();
             assert_eq!(time.len(), 30, "{line}");
