@@ -14,5 +14,7 @@ pub mod plan;
 pub mod settings;
 /// Names and numbers of the CRI's stop signals.
 pub mod signal;
+/// Directories of the node that containers mount.
+pub mod volumes;
 /// One pod, kept as its spec says until it ends.
 pub mod worker;
