@@ -156,4 +156,7 @@ causes!(
     reqwest::Error,
     rustix::io::Errno,
     tokio::task::JoinError,
+    berth_scheduler::pod::worker::WorkerError,
+    berth_runtime::monitor::client::ClientError,
+    berth_runtime::monitor::frames::FrameError,
 );

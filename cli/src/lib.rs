@@ -23,9 +23,17 @@ pub mod commands;
 pub mod error;
 /// What containers wrote, from their log files.
 pub mod logs;
+/// Which pod or container a word means.
+pub mod objects;
 /// Tables, JSON, YAML and names.
 pub mod output;
+/// What a person sees of a running pod.
+pub mod screen;
 /// What all commands share: directories, the form of the output.
 pub mod settings;
+/// A container's streams and this process's own, joined.
+pub mod streams;
 /// The caller's terminal.
 pub mod terminal;
+/// The process that looks after a pod.
+pub mod workers;

@@ -55,6 +55,11 @@ pub fn restore() {
     }
 }
 
+/// Whether the terminal is raw now.
+pub fn is_raw() -> bool {
+    lock().is_some()
+}
+
 fn lock() -> std::sync::MutexGuard<'static, Option<Termios>> {
     BEFORE
         .lock()

@@ -1,11 +1,23 @@
 //! `berth run`: a pod from a manifest, or from an image with docker's flags.
 
+/// Looking after one pod.
+pub mod attend;
+/// Who is told how a run goes.
+pub mod audience;
+/// All that one run runs.
+pub mod crew;
 /// The flags.
 pub mod flags;
+/// Deployments and Jobs as pods.
+pub mod objects;
+/// What a pod's status means.
+pub mod outcome;
 /// Where manifests come from: files, URLs, standard input.
 pub mod source;
 /// An image and flags as the Pod that they stand for.
 pub mod translate;
+/// The node as a worker sees it, with somebody who looks on.
+pub mod watched;
 
 use std::collections::BTreeMap;
 
