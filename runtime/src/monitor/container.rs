@@ -167,13 +167,15 @@ impl Container {
             // EIO is how a terminal says that its other end was closed.
             Ok(0) | Err(_) => {
                 *slot = None;
-                self.finish_log(stream);
+                if self.is_made() {
+                    self.finish_log(stream);
+                }
                 return None;
             }
             Ok(length) => length,
         };
         let bytes = &scratch[..length];
-        if self.pid == 0 && self.exit.is_none() {
+        if !self.is_made() {
             let room = WORDS_LIMIT_BYTES.saturating_sub(self.words.len());
             self.words.extend_from_slice(&bytes[..length.min(room)]);
             return Some(&[]);
@@ -200,6 +202,19 @@ impl Container {
         self.streams = Streams::default();
         self.log = None;
         self.oom = None;
+    }
+
+    /// Undoes [`Container::prepare`] and returns what the OCI runtime said.
+    pub fn undo(self) -> Vec<u8> {
+        if let Some(log) = self.log {
+            log.discard();
+        }
+        self.words
+    }
+
+    /// Whether its `create` has succeeded.
+    pub fn is_made(&self) -> bool {
+        self.pid != 0 || self.exit.is_some()
     }
 
     /// Opens the log again. `None` when there is none.

@@ -142,7 +142,8 @@ fn quit_surroundings(starter: &Starter, pod_dir: &Path) -> Result<(), MonitorErr
     rustix::stdio::dup2_stderr(&log).during(|| "replace standard error".into())
 }
 
-fn remove_empty_log(pod_dir: &Path) {
+/// Removes the monitor's own log when it holds nothing.
+pub fn remove_empty_log(pod_dir: &Path) {
     let path = pod_dir.join(OWN_LOG_NAME);
     if std::fs::metadata(&path).is_ok_and(|found| found.len() == 0) {
         // It is empty: whoever finds it left learns nothing and loses nothing.

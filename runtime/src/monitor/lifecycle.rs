@@ -6,6 +6,7 @@ use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
 
 use super::connection::Role;
 use super::container::{Ending, now_nanoseconds, pid_file};
+use super::daemon::remove_empty_log;
 use super::exits::write_exit;
 use super::failure::chain_text;
 use super::log_lines::Stream;
@@ -99,17 +100,17 @@ impl Server {
         // Read or not, it is of no further use.
         let _ = std::fs::remove_file(&path);
         let pid = text.ok().and_then(|text| text.trim().parse::<i32>().ok());
-        let Some(pid) = pid.filter(|pid| *pid > 0) else {
-            return self.undo_create(id, "it wrote no process id");
-        };
         self.drain(id);
+        let Some(pid) = pid.filter(|pid| *pid > 0) else {
+            return self.reject_create(id, "it wrote no process id");
+        };
         let Some(container) = self.container_mut(id) else {
             return Reply::Done;
         };
         if let Err(error) = container.streams.receive_terminal() {
-            // Made, but of no use: the init ends and the caller deletes.
+            container.pid = pid;
             let reason = format!("it sent no terminal: {error}");
-            return self.undo_create(id, &reason);
+            return self.reject_create(id, &reason);
         }
         container.words = Vec::new();
         container.pid = pid;
@@ -139,9 +140,18 @@ impl Server {
         let Some(place) = self.containers.iter().position(|found| found.id == id) else {
             return Reply::Done;
         };
-        let container = self.containers.remove(place);
-        let words = one_line(&container.words);
+        let words = one_line(&self.containers.remove(place).undo());
         let message = format!("create {id}: {reason}{}", after_colon(&words));
+        failed((FailureKind::Runtime, message))
+    }
+
+    /// The runtime has made a container that is of no use: it is deleted.
+    fn reject_create(&mut self, id: &str, reason: &str) -> Reply {
+        let mut message = format!("create {id}: {reason}");
+        if let Err((_, error)) = self.call_delete(id, None) {
+            message = format!("{message}; it was not deleted: {error}");
+            self.abandon(id);
+        }
         failed((FailureKind::Runtime, message))
     }
 
@@ -329,6 +339,9 @@ impl Server {
         let mut failures = shutdown.failures;
         failures.extend(pins.remove().iter().map(|error| chain_text(error)));
         // Removed before the answer: whoever has it may make the pod anew.
+        if failures.is_empty() {
+            remove_empty_log(&self.pod_dir);
+        }
         if let Err(error) = std::fs::remove_file(self.pod_dir.join(SOCKET_NAME)) {
             failures.push(format!("cannot remove the socket: {error}"));
         }

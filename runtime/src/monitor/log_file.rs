@@ -16,9 +16,14 @@ pub struct LogFile {
     path: PathBuf,
     file: File,
     cutter: LineCutter,
+    /// The file was not there before.
+    is_new: bool,
     /// Bytes that could not be written, for example to a full disk.
     lost_bytes: u64,
 }
+
+/// The most that is gathered for one write.
+const WRITE_BYTES: usize = 16 * 1024;
 
 impl LogFile {
     /// Opens or makes the file; its folder must exist.
@@ -27,10 +32,12 @@ impl LogFile {
     ///
     /// As `open(2)`.
     pub fn open(path: &Path) -> io::Result<LogFile> {
+        let is_new = !path.exists();
         Ok(LogFile {
             path: path.to_owned(),
             file: open_to_append(path)?,
             cutter: LineCutter::default(),
+            is_new,
             lost_bytes: 0,
         })
     }
@@ -50,10 +57,23 @@ impl LogFile {
     pub fn take(&mut self, stream: Stream, bytes: &[u8], at_nanoseconds: i64) {
         let mut lines = Vec::new();
         // In small pieces: a piece of nothing but line ends grows fortyfold.
-        for piece in bytes.chunks(1024) {
-            lines.clear();
+        for piece in bytes.chunks(256) {
             self.cutter.cut(stream, piece, at_nanoseconds, &mut lines);
-            self.write(&lines);
+            if lines.len() >= WRITE_BYTES {
+                self.write(&lines);
+                lines.clear();
+            }
+        }
+        self.write(&lines);
+    }
+
+    /// Removes the file of a container that came to nothing, unless others
+    /// have put something into it.
+    pub fn discard(self) {
+        let is_empty = self.file.metadata().is_ok_and(|found| found.len() == 0);
+        if self.is_new && is_empty {
+            // An empty file too many: nobody is helped by a message.
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 

@@ -108,16 +108,16 @@ impl Server {
     /// needs its outcome. A start may hang in a hook: then a signal must get
     /// through.
     fn must_wait(&self, request: &Request) -> bool {
-        let (id, needs_pid_only) = match request {
+        let (id, needs_init_only) = match request {
             Request::Start { id } | Request::Delete { id } => (id, false),
             Request::Kill { id, all, .. } => (id, !all),
-            Request::Attach { id } => (id, true),
+            Request::Attach { id } | Request::Wait { id } => (id, true),
             _ => return false,
         };
         self.shutdown.is_none()
-            && self
-                .container(id)
-                .is_some_and(|container| container.busy && !(needs_pid_only && container.pid != 0))
+            && self.container(id).is_some_and(|container| {
+                container.busy && !(needs_init_only && container.is_made())
+            })
     }
 
     fn create(&mut self, client: u64, request: &CreateContainer) -> Result<Outcome, Refusal> {
@@ -143,8 +143,13 @@ impl Server {
                 .as_ref()
                 .map(|socket| socket.path()),
         };
-        let call = OciCall::create(&self.config, arguments, stdio)
-            .map_err(|error| self.no_runtime(&error))?;
+        let call = match OciCall::create(&self.config, arguments, stdio) {
+            Ok(call) => call,
+            Err(error) => {
+                container.undo();
+                return Err(self.no_runtime(&error));
+            }
+        };
         self.calls.push(PendingCall {
             call,
             container: request.id.clone(),
@@ -218,12 +223,16 @@ impl Server {
 
     fn status(&mut self, id: Option<&str>) -> Result<Outcome, Refusal> {
         let containers = match id {
+            Some(id) if self.container(id).is_some_and(|found| !found.is_made()) => {
+                let message = format!("{id} is still being created");
+                return Err((FailureKind::NotFound, message));
+            }
             Some(id) => vec![self.known(id)?.record()],
             // One that is still being made may yet come to nothing.
             None => self
                 .containers
                 .iter()
-                .filter(|container| container.pid != 0 || container.exit.is_some())
+                .filter(|container| container.is_made())
                 .map(Container::record)
                 .collect(),
         };

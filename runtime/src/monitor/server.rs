@@ -37,6 +37,8 @@ use crate::sys::heap::malloc_trim;
 const READ_BYTES: usize = 16 * 1024;
 /// How many reads a stream gets before the others have their turn.
 const READS_A_TURN: usize = 4;
+/// How long to accept nobody when no descriptor was left.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How often to look at what has no descriptor to wait for.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,8 @@ pub struct Server {
     pub(super) shutdown: Option<Shutdown>,
     scratch: Vec<u8>,
     idle: bool,
+    /// No descriptor was left for another client: they wait until then.
+    accepts_again: Option<Instant>,
 }
 
 /// A run of the OCI runtime and what it is for.
@@ -134,6 +138,7 @@ pub fn serve(beginning: Beginning) -> Result<(), MonitorError> {
         shutdown: None,
         scratch: vec![0; READ_BYTES],
         idle: false,
+        accepts_again: None,
     };
     while !server.has_ended() {
         let ready = server.wait().during(|| "wait for events".into())?;
@@ -154,7 +159,9 @@ impl Server {
             sources.push(source);
             polled.push(PollFd::from_borrowed_fd(descriptor, flags));
         };
-        add(Source::Listener, self.listener.as_fd(), PollFlags::IN);
+        if self.accepts_again.is_none() {
+            add(Source::Listener, self.listener.as_fd(), PollFlags::IN);
+        }
         add(Source::Signals, self.signals.as_fd(), PollFlags::IN);
         for connection in &self.connections {
             if let Some(flags) = self.interest(connection) {
@@ -232,6 +239,7 @@ impl Server {
 
     fn needs_ticks(&self) -> bool {
         self.shutdown.is_some()
+            || self.accepts_again.is_some()
             || self.connections.iter().any(Connection::is_full)
             || self
                 .containers
@@ -289,6 +297,9 @@ impl Server {
         for id in watched {
             self.look_for_oom(&id);
         }
+        if self.accepts_again.is_some_and(|at| at <= Instant::now()) {
+            self.accepts_again = None;
+        }
         self.drop_stalled();
         self.unpark();
         self.take_waiting_requests();
@@ -321,8 +332,10 @@ impl Server {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // EMFILE: the client stays in the queue until others leave.
+                    // EMFILE: the client stays in the kernel's queue. Polled, it
+                    // would wake the loop without end.
                     eprintln!("cannot accept a client: {error}");
+                    self.accepts_again = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }

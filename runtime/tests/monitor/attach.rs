@@ -105,6 +105,21 @@ fn a_terminal_has_the_size_that_it_is_given() {
 }
 
 #[test]
+fn a_terminal_comes_through_however_long_the_pods_path_is() {
+    let mut pod = Pod::new();
+    pod.dir = pod.dir.join("d".repeat(120));
+    std::fs::create_dir(&pod.dir).unwrap();
+    pod.start();
+    let mut recipe = Recipe::new("echo hello");
+    recipe.terminal = true;
+    pod.create("a", &recipe);
+    let mut attachment = pod.attach("a");
+    start(&pod, "a");
+    assert_eq!(attachment.read_to_end(), "hello\r\n");
+    pod.shutdown();
+}
+
+#[test]
 fn a_terminal_is_told_the_end_of_input() {
     let pod = Pod::started();
     let mut recipe = Recipe::new("cat; echo end");

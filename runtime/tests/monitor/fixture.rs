@@ -215,7 +215,7 @@ impl Pod {
 
     /// The monitor's process, found by its socket's owner.
     pub fn monitor_pid(&self) -> i32 {
-        let stream = UnixStream::connect(self.dir.join("monitor.sock")).unwrap();
+        let stream = self.client().into_stream();
         let peer = rustix::net::sockopt::socket_peercred(&stream).unwrap();
         peer.pid.as_raw_nonzero().get()
     }

@@ -152,6 +152,7 @@ fn a_failing_create_says_why_and_leaves_nothing() {
     }
     let (kind, _) = pod.refused(&Request::Start { id: id("a") });
     assert_eq!(kind, FailureKind::NotFound);
+    assert!(!pod.log_path("a").exists());
     // The name is free again.
     std::fs::remove_dir_all(pod.log_path("a").with_file_name("bundle-a")).unwrap();
     assert_eq!(pod.run("a", &Recipe::new("exit 5")).exit_code, 5);
