@@ -4,6 +4,8 @@
 //! ones, and its error prints the call as strace(1) would. When narration is
 //! on, the same words are printed for calls that succeed.
 
+/// Device programs on version 2 cgroups: bpf(2).
+pub mod bpf;
 /// Errors that print a call, and the narration of calls.
 pub mod call;
 /// Sockets between the runtime and init, and descriptors sent over them.

@@ -1,0 +1,358 @@
+//! Carrying a plan out: directories first, then limits, in the plan's order.
+//!
+//! Speed matters here, because it is part of every container's start: a new
+//! group costs one mkdir, each limit one write, and nothing is read back.
+//! Version 1's `cpuset` is the exception, see [`fill_cpuset`].
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use oci_spec::runtime::LinuxResources;
+
+use super::devices::DeviceRule;
+use super::error::CgroupError;
+use super::files::{self, Writer};
+use super::plan::{self, CgroupPlan, Change, Draft, FileWrite, HierarchyPlan, Refused};
+use super::tree::CgroupVersion;
+use super::{device_program, devices, processes};
+use crate::sys::bpf;
+use crate::sys::call::{SyscallError, finish};
+
+impl CgroupPlan {
+    /// The container's group in each hierarchy.
+    pub fn hierarchies(&self) -> &[HierarchyPlan] {
+        &self.hierarchies
+    }
+
+    /// Makes the groups and sets the limits and device rules.
+    ///
+    /// On failure the groups that this call made are removed again.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::InUse`] for a group in which a process lives already,
+    /// [`CgroupError::Limit`] when the kernel refuses a value, with the field.
+    pub fn create(&self) -> Result<(), CgroupError> {
+        let mut made: Vec<PathBuf> = Vec::new();
+        let done = self
+            .hierarchies
+            .iter()
+            .try_for_each(|hierarchy| create_group(hierarchy, &mut made))
+            .and_then(|()| self.attach_device_program());
+        if done.is_err() {
+            // Children before parents. What cannot be removed is left to the
+            // caller's error, which tells why creation failed.
+            for directory in made.iter().rev() {
+                let _ = files::remove_directory(directory);
+            }
+        }
+        done
+    }
+
+    /// The version 2 directory, for `clone3(2)` with `CLONE_INTO_CGROUP`: the
+    /// child is then born in the group, and no attach is needed there.
+    ///
+    /// None where version 2 is not mounted. On a hybrid machine the version 1
+    /// hierarchies still have to be joined.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` before [`Self::create`].
+    pub fn open_directory(&self) -> Result<Option<OwnedFd>, CgroupError> {
+        let Some(unified) = self.unified() else {
+            return Ok(None);
+        };
+        let directory = unified.directory();
+        let opened = finish(File::open(&directory), || {
+            format!("open({directory:?}, O_RDONLY)")
+        })?;
+        Ok(Some(opened.into()))
+    }
+
+    /// Changes limits of a living container.
+    ///
+    /// Only what `resources` names is touched. New device rules replace the
+    /// old, also in this plan: keep it again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`]; limits set before the failing one stay.
+    pub fn set(&mut self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        let mut changed = self.clone();
+        for hierarchy in &mut changed.hierarchies {
+            hierarchy.writes.clear();
+            hierarchy.wanted.clear();
+        }
+        // Callers like containerd send the unchanged device list along with
+        // every update; rewriting it would deny all devices for a moment.
+        let new_rules = match resources.devices() {
+            Some(list) => Some(devices::plan_rules(Some(list))?),
+            None => None,
+        }
+        .filter(|rules| *rules != self.device_rules);
+        if let Some(rules) = &new_rules {
+            devices::plan_devices(&mut changed.hierarchies, rules)?;
+            changed.device_rules.clone_from(rules);
+        }
+        let mut draft = Draft {
+            change: Change::Update {
+                quota: self.observe_quota(resources)?,
+            },
+            hierarchies: &mut changed.hierarchies,
+        };
+        plan::plan_resources(resources, &mut draft)?;
+        self.check_memory_in_use(resources)?;
+        for hierarchy in &changed.hierarchies {
+            enable_controllers(hierarchy)?;
+            write_limits(hierarchy)?;
+        }
+        if let Some(rules) = new_rules {
+            changed.attach_device_program()?;
+            self.device_rules = rules;
+        }
+        Ok(())
+    }
+
+    /// The version 2 hierarchy, if there is one.
+    pub(crate) fn unified(&self) -> Option<&HierarchyPlan> {
+        self.hierarchies
+            .iter()
+            .find(|plan| plan.version == CgroupVersion::V2)
+    }
+
+    /// The hierarchy of a controller, by its version 1 and version 2 names.
+    pub(crate) fn home(&self, v1: &str, v2: &str) -> Option<&HierarchyPlan> {
+        self.hierarchies.iter().find(|plan| match plan.version {
+            CgroupVersion::V1 => plan.has(v1),
+            CgroupVersion::V2 => plan.has(v2),
+        })
+    }
+
+    /// Puts the device program on the version 2 group, unless version 1 holds the rules.
+    fn attach_device_program(&self) -> Result<(), CgroupError> {
+        let v1 = self
+            .hierarchies
+            .iter()
+            .any(|plan| plan.version == CgroupVersion::V1 && plan.has("devices"));
+        let (false, Some(unified)) = (v1, self.unified()) else {
+            return Ok(());
+        };
+        let directory = unified.directory();
+        let group = finish(File::open(&directory), || {
+            format!("open({directory:?}, O_RDONLY)")
+        })?;
+        replace_device_program(group.as_fd(), &self.device_rules).map_err(|source| {
+            CgroupError::Limit {
+                field: "linux.resources.devices".to_owned(),
+                source,
+            }
+        })
+    }
+
+    /// The quota in force, if only the period is to change.
+    fn observe_quota(&self, resources: &LinuxResources) -> Result<Option<String>, CgroupError> {
+        let Some(cpu) = resources.cpu() else {
+            return Ok(None);
+        };
+        match self.home("cpu", "cpu") {
+            Some(home)
+                if home.version == CgroupVersion::V2
+                    && cpu.period().is_some()
+                    && cpu.quota().is_none() =>
+            {
+                let text = files::read_text_if_there(&home.directory().join("cpu.max"))?;
+                Ok(text.and_then(|text| text.split_whitespace().next().map(str::to_owned)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `checkBeforeUpdate`: version 2 would kill to get below a new limit, so
+    /// the question is asked first. Version 1 refuses by itself, with `EBUSY`.
+    fn check_memory_in_use(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        let Some(memory) = resources.memory() else {
+            return Ok(());
+        };
+        let Some(home) = self
+            .home("memory", "memory")
+            .filter(|home| home.version == CgroupVersion::V2)
+        else {
+            return Ok(());
+        };
+        let (Some(true), Some(limit)) = (memory.check_before_update(), memory.limit()) else {
+            return Ok(());
+        };
+        let text = files::read_text(&home.directory().join("memory.current"))?;
+        match text.trim().parse::<i64>() {
+            Ok(used) if limit > 0 && used > limit => Err(CgroupError::invalid(
+                "linux.resources.memory.limit",
+                format!("{limit} is below the {used} bytes in use, and checkBeforeUpdate is set"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn replace_device_program(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(), SyscallError> {
+    let program = bpf::load_device_program(&device_program::assemble(rules))?;
+    // Several programs on one group must all say yes. So the new one takes the
+    // old one's place in one step: beside it, nothing could be allowed that was
+    // denied before; after removing it, all would be open.
+    let old = match bpf::query_device_programs(group)?.first() {
+        Some(id) => Some(bpf::open_program(*id)?),
+        None => None,
+    };
+    bpf::attach_device_program(group, program.as_fd(), old.as_ref().map(AsFd::as_fd))
+}
+
+/// Makes one hierarchy's group, with its ancestors, and sets its limits.
+/// `made` gets each directory as it comes to be.
+fn create_group(plan: &HierarchyPlan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    let directory = plan.directory();
+    // Nearly always the parent is there, and one call does it.
+    match files::make_directory(&directory) {
+        Ok(()) => made.push(directory.clone()),
+        Err(error) if error.errno() == Errno::ENOENT => {
+            ensure_ancestors(plan, made)?;
+            files::make_directory(&directory)?;
+            made.push(directory.clone());
+        }
+        // A leftover of a crash is as good as new, but never a living group:
+        // two containers in one group would be frozen and killed together.
+        Err(error) if error.errno() == Errno::EEXIST => {
+            if let Some(pid) = processes::pids_below(&directory)?.first() {
+                return Err(CgroupError::InUse {
+                    path: directory,
+                    pid: *pid,
+                });
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if plan.version == CgroupVersion::V1 && plan.has("cpuset") {
+        fill_cpuset(&directory)?;
+    }
+    enable_controllers(plan)?;
+    write_limits(plan)
+}
+
+fn ensure_ancestors(plan: &HierarchyPlan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    for ancestor in ancestors(plan).iter().skip(1) {
+        match files::make_directory(ancestor) {
+            Ok(()) => made.push(ancestor.clone()),
+            Err(error) if error.errno() == Errno::EEXIST => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if plan.version == CgroupVersion::V1 && plan.has("cpuset") {
+            fill_cpuset(ancestor)?;
+            // From here on the kernel copies the sets into new children itself.
+            files::write(&ancestor.join("cgroup.clone_children"), "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// The directories above the group, from the mount point down.
+fn ancestors(plan: &HierarchyPlan) -> Vec<PathBuf> {
+    let mut path = plan.mount_point.clone();
+    let mut all = vec![path.clone()];
+    let parent = plan.group.parent().unwrap_or(Path::new(""));
+    for part in parent.components() {
+        path.push(part);
+        all.push(path.clone());
+    }
+    all
+}
+
+/// Version 1 starts a new cpuset with no processors and no memory nodes, and
+/// refuses every process until it has both: `ENOSPC` from the attach. So the
+/// parent's sets are copied, unless `cgroup.clone_children` did it already.
+fn fill_cpuset(directory: &Path) -> Result<(), SyscallError> {
+    let parent = directory.parent().unwrap_or(Path::new("/"));
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let file = directory.join(name);
+        if files::read_text(&file)?.trim().is_empty() {
+            let inherited = files::read_text(&parent.join(name))?;
+            files::write(&file, inherited.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 gives a group only the controllers that its parent hands down, so
+/// every ancestor from the root on has to be told.
+fn enable_controllers(plan: &HierarchyPlan) -> Result<(), CgroupError> {
+    if plan.enable.is_empty() {
+        return Ok(());
+    }
+    let line = |names: &[String]| {
+        let signed: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
+        signed.join(" ")
+    };
+    let all = line(&plan.enable);
+    for ancestor in ancestors(plan) {
+        let file = ancestor.join("cgroup.subtree_control");
+        if files::write(&file, &all).is_ok() {
+            continue;
+        }
+        // One that is unavailable (realtime processes keep `cpu` off) must not
+        // take the others with it, and matters only if a limit needs it.
+        for controller in &plan.enable {
+            let enabled = files::write(&file, &format!("+{controller}"));
+            if let Err(source) = enabled
+                && plan.wanted.contains(controller)
+            {
+                return Err(CgroupError::Enable {
+                    controller: controller.clone(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_limits(plan: &HierarchyPlan) -> Result<(), CgroupError> {
+    let directory = plan.directory();
+    // Device rules are many writes to one file: it is opened once.
+    let mut open: Option<(&Cow<'static, str>, Writer)> = None;
+    for limit in &plan.writes {
+        let path = directory.join(&*limit.file);
+        let written = match &mut open {
+            Some((file, writer)) if **file == limit.file => writer.write(&limit.value, &path),
+            _ => Writer::open(&path).and_then(|mut writer| {
+                let written = writer.write(&limit.value, &path);
+                open = Some((&limit.file, writer));
+                written
+            }),
+        };
+        if let Err(error) = written {
+            settle_refusal(limit, &directory, error)?;
+        }
+    }
+    Ok(())
+}
+
+fn settle_refusal(
+    limit: &FileWrite,
+    directory: &Path,
+    error: SyscallError,
+) -> Result<(), CgroupError> {
+    let source = match &limit.refused {
+        Refused::Ignore => return Ok(()),
+        Refused::Instead(other) if error.errno() == Errno::ENOENT => {
+            match files::write(&directory.join(&*other.file), &other.value) {
+                Ok(()) => return Ok(()),
+                Err(source) => source,
+            }
+        }
+        Refused::Fail | Refused::Instead(_) => error,
+    };
+    Err(CgroupError::Limit {
+        field: limit.field.clone().into_owned(),
+        source,
+    })
+}
