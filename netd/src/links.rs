@@ -107,7 +107,7 @@ pub enum LinkStep {
         /// The interface.
         interface: String,
     },
-    /// Make a veth pair with one end on the bridge and the other in the pod, both up.
+    /// Make a veth pair: one end on the bridge, up, and the other in the pod, still down.
     AddVeth(VethStep),
     /// Let the bridge send a frame back out of the port it came from.
     SetHairpin {
@@ -233,9 +233,12 @@ pub fn plan_veth(veth: VethStep) -> Vec<LinkStep> {
 
 /// The steps inside the pod's network namespace.
 pub fn plan_pod(interface: &str, addresses: &[IpNet], gateways: &[IpAddr]) -> Vec<LinkStep> {
-    let mut steps = vec![LinkStep::BringUp {
-        interface: "lo".to_owned(),
-    }];
+    let mut steps: Vec<LinkStep> = ["lo", interface]
+        .into_iter()
+        .map(|name| LinkStep::BringUp {
+            interface: name.to_owned(),
+        })
+        .collect();
     for address in addresses {
         steps.push(LinkStep::AddAddress {
             interface: interface.to_owned(),
@@ -385,7 +388,7 @@ impl fmt::Display for LinkStep {
             Self::BringUp { interface } => write!(f, "link set {interface} up"),
             Self::AddVeth(veth) => write!(
                 f,
-                "link add {} mtu {} master {} up type veth peer name {} address {} mtu {} up netns POD",
+                "link add {} mtu {} master {} up type veth peer name {} address {} mtu {} netns POD",
                 veth.host_interface,
                 veth.mtu,
                 veth.bridge,

@@ -274,7 +274,11 @@ pub fn connect_in(pid: u32, address: SocketAddr) -> Result<TcpStream> {
 /// Runs a function on a thread that has joined the network namespace of a
 /// process. A thread of its own, because the namespace is a thread's property
 /// and this one must keep its own.
-fn in_network_of<T: Send>(pid: u32, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+///
+/// # Errors
+///
+/// The process has gone, or what the function returned.
+pub fn in_network_of<T: Send>(pid: u32, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(format!("/proc/{pid}/ns/net")).context("the host has gone")?;
     let joined = std::thread::scope(|scope| {
         scope

@@ -108,13 +108,14 @@ pub async fn remove_link(handle: &Handle, name: &str) -> Result<(), Error> {
 
 /// Both ends in one request: the far end is *born* in the pod's namespace. Moving
 /// it there later would make the kernel wait for every reader of its lists (RCU).
+/// It is born down: the kernel would set it up before the two ends know each
+/// other, and refuse with `ENOTCONN` (`drivers/net/veth.c::veth_open`).
 fn veth_message(veth: &VethStep, controller: u32, pod_netns: RawFd) -> LinkMessage {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(&veth.pod_interface)
         .address(veth.pod_mac.0.to_vec())
         .mtu(veth.mtu)
         .setns_by_fd(pod_netns)
-        .up()
         .build();
     LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(&veth.host_interface)

@@ -230,7 +230,10 @@ async fn read_default_mtu(handle: &Handle) -> Result<Option<u32>, Error> {
             .execute()
             .try_next()
             .await;
-        if let Ok(Some(link)) = link {
+        // Whoever took such an address for itself reaches it by loopback.
+        if let Ok(Some(link)) = link
+            && !link.header.flags.contains(LinkFlags::Loopback)
+        {
             return Ok(Some(mtu_of(&link)));
         }
     }
