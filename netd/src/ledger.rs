@@ -104,6 +104,9 @@ pub struct Maker {
     pub start_ticks: u64,
 }
 
+/// The extension of a ledger that is being written.
+const UNFINISHED: &str = "new";
+
 /// The ledger, with the lock that gives the right to change it.
 #[derive(Debug)]
 pub struct LockedLedger {
@@ -196,6 +199,8 @@ impl LockedLedger {
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| storage("flock", &lock_path, errno.into()))?;
         let path = directory.join(format!("ledger-{}.json", boot_id()?));
+        // Whoever wrote it was killed before the rename.
+        remove_file(&path.with_extension(UNFINISHED))?;
         let ledger = read_ledger(&path)?;
         Ok(Self {
             path,
@@ -261,14 +266,18 @@ pub fn remove_ledgers_of_other_boots(directory: &Path) -> Result<(), Error> {
         .map(|entry| entry.path())
         .collect();
     for path in stale {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(storage("remove", &path, error));
-            }
-            _ => {}
-        }
+        remove_file(&path)?;
     }
     Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(storage("remove", path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_ledger(path: &Path) -> Result<Ledger, Error> {
@@ -291,14 +300,9 @@ fn read_ledger(path: &Path) -> Result<Ledger, Error> {
 /// A reader sees the old file or the new one, never half of either.
 fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), Error> {
     if *ledger == Ledger::default() {
-        return match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(storage("remove", path, error))
-            }
-            _ => Ok(()),
-        };
+        return remove_file(path);
     }
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(UNFINISHED);
     let bytes = serde_json::to_vec(ledger)
         .map_err(|error| Error::caused(ErrorKind::Storage, "the ledger has no JSON form", error))?;
     let written = File::create(&temporary).and_then(|mut file| file.write_all(&bytes));

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::error::{Error, ErrorKind};
 use crate::network::NetworkConfig;
@@ -202,6 +202,10 @@ pub fn plan_bridge(
                 interface: name(),
                 alias: alias.to_owned(),
             });
+            steps.extend(link_local(config).map(|address| LinkStep::AddAddress {
+                interface: name(),
+                address,
+            }));
             &[]
         }
     };
@@ -223,6 +227,19 @@ pub fn plan_bridge(
         steps.push(LinkStep::BringUp { interface: name() });
     }
     Ok(steps)
+}
+
+/// The address from which the bridge asks for pods' link-layer addresses when it
+/// forwards to them. The kernel makes one by itself, but only when it has noticed
+/// the first port's carrier, and until then would ask nobody.
+fn link_local(config: &NetworkConfig) -> Option<IpNet> {
+    let has_v6 = config.subnets.iter().any(|subnet| subnet.addr().is_ipv6());
+    has_v6.then(|| {
+        IpNet::V6(Ipv6Net::new_assert(
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+            64,
+        ))
+    })
 }
 
 /// The steps on the host that give a pod its veth pair.
@@ -410,6 +427,8 @@ impl fmt::Display for LinkStep {
 pub mod apply;
 /// Reads what there is.
 pub mod observe;
+/// Waits until packets flow.
+pub mod settle;
 /// Netlink sockets, of this namespace and of others.
 pub mod socket;
 

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ledger::{LockedLedger, Maker, PodState, remove_ledgers_of_other_boots};
 use crate::links::apply::apply;
 use crate::links::observe::{observe_host, read_statistics};
+use crate::links::settle::wait_until_settled;
 use crate::links::socket::{RouteSocket, has_ipv6, open_netns};
 use crate::links::{Ipv6, LinkStep, ObservedHost};
 use crate::listeners::check_ports_free;
@@ -283,6 +284,8 @@ impl Netd {
         self.ensure_table(&plan.rules, ledger).await?;
         apply(host, &plan.veth_steps, Some(netns)).await?;
         apply(inside.handle(), &plan.pod_steps, None).await?;
+        let (port, interface) = (&plan.pod_record.host_interface, &plan.network.interface);
+        wait_until_settled(host, port, inside.handle(), interface).await?;
         doors
             .nft
             .add_elements(&plan.rules.table, &plan.elements)

@@ -50,9 +50,9 @@ pub fn plan_host_settings(bridge: &str, ipv6: Ipv6, router_listeners: &[String])
         settings.push(setting(format!("ipv6/conf/{bridge}/disable_ipv6"), "0"));
         // Pods are no routers for the host (CVE-2020-13401).
         settings.push(setting(format!("ipv6/conf/{bridge}/accept_ra"), "0"));
-        // The bridge asks for pods' link-layer addresses by its own link-local
-        // one, and only once that one is usable: with duplicate address detection
-        // the first packet from outside would wait for more than a second.
+        // The bridge asks for pods' link-layer addresses from its own link-local
+        // one. With duplicate address detection that is of no use for more than a
+        // second, and the first packet from outside would wait.
         settings.push(setting(format!("ipv6/conf/{bridge}/accept_dad"), "0"));
         settings.push(setting("ipv6/conf/all/forwarding".to_owned(), "1"));
     }

@@ -3,6 +3,11 @@
 //! The library is called as the engine calls it; everything below it is the
 //! kernel's. Needs root.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite's own functions may panic as its tests may"
+)]
+
 #[path = "net/world.rs"]
 mod world;
 

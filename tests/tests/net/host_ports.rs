@@ -137,8 +137,7 @@ fn a_port_of_one_address_is_open_there_alone() {
     // A neighbour on the wire sends to 127.0.0.1 by the host's link-layer address.
     for line in [
         "sysctl -qw net.ipv4.conf.all.route_localnet=1",
-        "ip route del table local local 127.0.0.0/8 dev lo",
-        "ip route del table local local 127.0.0.1 dev lo",
+        "ip addr del 127.0.0.1/8 dev lo",
         "ip route add 127.0.0.1 via 198.51.100.1 dev wan0 src 198.51.100.2",
     ] {
         run(&world.outside, line).unwrap();

@@ -228,15 +228,35 @@ fn accept_within(listener: &TcpListener) -> Result<(TcpStream, SocketAddr)> {
 }
 
 pub fn listen_tcp(inside: u32, address: &str, port: u16) -> TcpListener {
-    let at = socket(address, port);
-    in_network_of(inside, move || Ok(TcpListener::bind(at)?)).unwrap()
+    open_within(inside, socket(address, port), TcpListener::bind)
 }
 
 pub fn bind_udp(inside: u32, address: &str, port: u16) -> UdpSocket {
-    let at = socket(address, port);
-    let socket = in_network_of(inside, move || Ok(UdpSocket::bind(at)?)).unwrap();
+    let socket = open_within(inside, socket(address, port), UdpSocket::bind);
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     socket
+}
+
+/// A socket that this test has just closed may live on for a moment in a child
+/// of another test, between its fork and its exec.
+fn open_within<T: Send>(
+    inside: u32,
+    at: SocketAddr,
+    open: impl Fn(SocketAddr) -> std::io::Result<T> + Send,
+) -> T {
+    let opened = in_network_of(inside, move || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match open(at) {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                    ensure!(Instant::now() < deadline, "{at}: {error}");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return Ok(other?),
+            }
+        }
+    });
+    opened.unwrap()
 }
 
 /// Sends a datagram to a server, which answers; the answer must come from where
