@@ -26,6 +26,8 @@ pub mod exits;
 pub mod failure;
 /// Frames on an attached connection.
 pub mod frames;
+/// Process 1 of a pod's shared pid namespace.
+pub mod pod_init;
 /// What the engine and a monitor say to each other.
 pub mod protocol;
 
@@ -40,7 +42,6 @@ mod log_lines;
 mod namespaces;
 mod oci_call;
 mod oom;
-mod pod_init;
 mod requests;
 mod server;
 mod socket_path;

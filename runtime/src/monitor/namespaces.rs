@@ -27,7 +27,7 @@ use rustix::process::Signal;
 
 use super::daemon::reap;
 use super::failure::{Context as _, MonitorError, chain_text, named};
-use super::pod_init::{HARMLESS, serve_as_pod_init};
+use super::pod_init::{HARMLESS, execute};
 use super::protocol::{MonitorConfig, NAMESPACES_FOLDER, PodNamespace};
 use crate::sys::process::{HostPid, exit_now, kill};
 use crate::sys::process_copy::{Side, fork};
@@ -293,7 +293,10 @@ fn start_pod_init(lifeline: &OwnedFd) -> Result<i32, MonitorError> {
     match fork().during(|| "fork the pod's process 1".into())? {
         Side::Child => {
             drop(reader);
-            exit_now(i32::from(serve_as_pod_init(lifeline, prepared).is_err()))
+            let error = execute(lifeline, &prepared);
+            // The maker reads it as the reason, and collects the process.
+            let _ = write!(File::from(prepared), "execute: {error}");
+            exit_now(1)
         }
         Side::Parent { child } => {
             drop(prepared);

@@ -1,65 +1,109 @@
-//! Process 1 of a pod's shared pid namespace.
+//! Process 1 of a pod's shared pid namespace: `berth-oci pod-init`.
 //!
 //! When process 1 of a pid namespace ends, the kernel kills all others in it
 //! and no new one can be made (`pid_namespaces(7)`). So a namespace that
 //! outlives each of its containers needs a process 1 that belongs to none. Its
 //! two duties: collect the orphans that the kernel hands it, and end when the
-//! monitor does. For the second it holds the reading end of a pipe, the
-//! *lifeline*, whose writing end only the monitor has; the kernel closes that
-//! however the monitor dies.
+//! monitor does. For the second its standard input is a pipe, the *lifeline*,
+//! whose writing end only the monitor has; the kernel closes that however the
+//! monitor dies.
 //!
-//! Containers see this process in their `/proc`. It is a copy of the monitor
-//! with the host's root directory, so it makes itself useless to them: no
-//! capabilities, not dumpable (then `/proc/1/root`, `/proc/1/exe` and
-//! `/proc/1/fd` need `CAP_SYS_PTRACE`), and an empty, read-only root of its own
-//! in a mount namespace of its own, for those containers that were given that
-//! capability.
+//! Containers see this process in their `/proc`, and a container with
+//! `CAP_SYS_PTRACE` may follow `/proc/1/root` and `/proc/1/exe`. Behind the
+//! first would be the host's files, behind the second the program that makes
+//! all containers (the road of CVE-2019-5736). So the program is executed
+//! through a read-only mount of itself, which nobody can make writable, as it
+//! is attached nowhere; and its root is an empty directory in a mount namespace
+//! of its own. Those without that capability are kept out altogether: the
+//! process is not dumpable, and has no capabilities to be turned to use.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use caps::CapSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+    MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
 use rustix::process::{
     DumpableBehavior, WaitOptions, chdir, pivot_root, set_dumpable_behavior, wait,
 };
 
-use crate::sys::process_copy::close_inherited;
+use crate::sys::mount::{AttributeChange, Depth, mount_setattr, open_tree_clone};
+use crate::sys::process::execve;
 
 /// What the process writes when it is ready to serve.
 pub const HARMLESS: &str = "harmless";
 
+/// The verb of `berth-oci` that runs [`serve`].
+pub const VERB: &str = "pod-init";
+
 /// Shown by `ps`; at most 15 bytes.
 const NAME: &str = "berth-pod-init";
 
-/// Serves as process 1 until the other end of `lifeline` is closed.
+/// Executes this program anew as [`VERB`], to serve until the other end of
+/// `lifeline` is closed. It writes [`HARMLESS`] to `prepared`, or why not.
 ///
-/// [`HARMLESS`] is written to `prepared` once the process is harmless and
-/// reaps, or else the reason why it is not.
+/// Returns only when it failed.
+pub fn execute(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Error {
+    match try_execute(lifeline, prepared) {
+        Err(error) => error,
+    }
+}
+
+fn try_execute(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Result<std::convert::Infallible> {
+    let program = open(
+        "/proc/self/exe",
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let program = open_tree_clone(program.as_fd(), Depth::One).map_err(io::Error::other)?;
+    let read_only = AttributeChange {
+        set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+        clear: 0,
+        propagation: 0,
+    };
+    mount_setattr(program.as_fd(), Depth::One, read_only).map_err(io::Error::other)?;
+    rustix::stdio::dup2_stdin(lifeline)?;
+    rustix::stdio::dup2_stdout(prepared)?;
+    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+    let arguments = [CString::new("berth-oci")?, CString::new(VERB)?];
+    execve(&path, &arguments, &[]).map_err(io::Error::other)
+}
+
+/// Serves as process 1 until standard input is closed at its other end.
+///
+/// Standard output hears [`HARMLESS`] once the process is that, and reaps, or
+/// else the reason why it is not.
 ///
 /// # Errors
 ///
 /// When it could not be made harmless, or cannot wait.
-pub fn serve_as_pod_init(lifeline: &OwnedFd, prepared: OwnedFd) -> io::Result<()> {
-    let made = prepare(lifeline, &prepared);
-    let mut prepared = File::from(prepared);
+pub fn serve() -> io::Result<()> {
+    let lifeline = rustix::stdio::stdin();
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let made = prepare();
+    let mut prepared = io::stdout();
     match &made {
         Ok(_) => prepared.write_all(HARMLESS.as_bytes())?,
         Err(error) => prepared.write_all(error.to_string().as_bytes())?,
     }
-    drop(prepared);
+    prepared.flush()?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    drop(null);
     reap_until_closed(lifeline, &made?)
 }
 
-fn prepare(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Result<SignalFd> {
-    close_inherited(&[lifeline.as_fd(), prepared.as_fd()])?;
+fn prepare() -> io::Result<SignalFd> {
+    if std::process::id() != 1 {
+        let text = "this is for the monitor alone: the process must be the first of its namespace";
+        return Err(io::Error::other(text));
+    }
     rustix::thread::set_name(&CString::new(NAME)?)?;
     // Process 1 ignores every signal it has no handler for, from inside the
     // namespace. Blocked, SIGCHLD can be read from a descriptor.
@@ -72,10 +116,10 @@ fn prepare(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Result<SignalFd> {
     Ok(signals)
 }
 
-fn reap_until_closed(lifeline: &OwnedFd, signals: &SignalFd) -> io::Result<()> {
+fn reap_until_closed(lifeline: BorrowedFd<'_>, signals: &SignalFd) -> io::Result<()> {
     loop {
         let mut waits = [
-            PollFd::new(lifeline, PollFlags::IN),
+            PollFd::from_borrowed_fd(lifeline, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
         match poll(&mut waits, None) {
@@ -99,7 +143,7 @@ fn enter_empty_root() -> io::Result<()> {
     )?;
     // Any directory does as mount point; nobody else sees this mount.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
-    mount("tmpfs", "/proc", "tmpfs", flags, Some(c"size=0,mode=000"))?;
+    mount("tmpfs", "/proc", "tmpfs", flags, Some(c"size=4k,mode=000"))?;
     chdir("/proc")?;
     // With "." twice the old root is stacked on the new one (pivot_root(2),
     // NOTES) and can be let go of by the name ".".

@@ -252,8 +252,8 @@ impl Pod {
         }
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         for applet in [
-            "sh", "cat", "head", "sleep", "stty", "tr", "yes", "wc", "touch", "hostname", "ps",
-            "dd",
+            "sh", "ls", "cat", "head", "sleep", "stty", "tr", "yes", "wc", "touch", "hostname",
+            "ps", "dd",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }

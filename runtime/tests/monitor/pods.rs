@@ -6,6 +6,7 @@ use std::path::Path;
 
 use berth_runtime::monitor::protocol::{CONFIG_NAME, PodNamespace, Reply, Request};
 use berth_runtime::monitor::remove_remains;
+use serde_json::json;
 
 use crate::fixture::{ALL_NAMESPACES, Pod, Recipe, eventually, join_pod};
 
@@ -80,6 +81,37 @@ fn zombies_in(pid_namespace: u64) -> Vec<String> {
             (namespace == pid_namespace && stat.contains(") Z ")).then_some(stat)
         })
         .collect()
+}
+
+#[test]
+fn the_pods_process_1_is_no_way_to_the_host() {
+    let mut pod = Pod::new();
+    pod.config.namespaces = ALL_NAMESPACES.to_vec();
+    pod.start();
+    let script =
+        "cat /proc/1/comm; ls -A /proc/1/root/ | wc -l; : > /proc/1/exe; ls -A /proc/1/root/..";
+    let mut recipe = Recipe::new(script);
+    recipe.change = join_pod;
+    pod.run("plain", &recipe);
+    let log = pod.log("plain").join("\n");
+    assert!(log.contains("stdout F berth-pod-init"), "{log}");
+    assert!(log.contains("/proc/1/exe: Permission denied"), "{log}");
+    // Now one that may look into other processes.
+    recipe.change = |config| {
+        join_pod(config);
+        let all = json!(["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
+        config["process"]["capabilities"] =
+            json!({"bounding": all, "effective": all, "permitted": all});
+    };
+    pod.run("tracer", &recipe);
+    let mut log = pod.log("tracer");
+    log.sort();
+    assert_eq!(log.len(), 3, "{log:?}");
+    assert!(
+        log[0].ends_with("/proc/1/exe: Read-only file system"),
+        "{log:?}"
+    );
+    assert_eq!(log[1..], ["stdout F 0", "stdout F berth-pod-init"]);
 }
 
 #[test]
