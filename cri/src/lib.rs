@@ -1,11 +1,15 @@
 //! Images, sandboxes and containers: the engine that `berth run` and the CRI
 //! server call.
 
+#![forbid(unsafe_code)]
+
 /// The messages and services of `proto/cri.proto`, as the compiler wrote them.
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
+/// Images: pulled, unpacked, mounted.
+pub mod images;
 /// The engine: sandboxes and containers of one machine.
 pub mod engine;
 /// What a pod worker asks of a node: the CRI's calls, whoever answers them.
