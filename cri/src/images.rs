@@ -28,9 +28,21 @@
 
 /// The name of content.
 pub mod digest;
+/// Files that are whole or absent, and locks.
+pub(crate) mod disk;
 /// What went wrong, and of what kind it is.
 pub mod error;
+/// Which names mean which image.
+pub(crate) mod index;
+/// A layer on its way into the store.
+pub(crate) mod layers;
 /// Which machine an image is for.
 pub mod platform;
 /// What an image is called.
 pub mod reference;
+/// Where images are fetched from, and as whom.
+pub mod registries;
+/// The store's directories.
+pub(crate) mod store;
+/// A layer's archive becomes a directory.
+pub(crate) mod unpack;
