@@ -32,10 +32,14 @@ pub mod digest;
 pub(crate) mod disk;
 /// What went wrong, and of what kind it is.
 pub mod error;
+/// The distribution protocol.
+pub(crate) mod fetch;
 /// Which names mean which image.
 pub(crate) mod index;
 /// A layer on its way into the store.
 pub(crate) mod layers;
+/// Manifests and indices.
+pub(crate) mod manifest;
 /// Which machine an image is for.
 pub mod platform;
 /// What an image is called.
