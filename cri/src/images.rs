@@ -30,6 +30,12 @@
 pub mod digest;
 /// Files that are whole or absent, and locks.
 pub(crate) mod disk;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::image::ImageConfiguration;
+
 /// What went wrong, and of what kind it is.
 pub mod error;
 /// The distribution protocol.
@@ -42,11 +48,347 @@ pub(crate) mod layers;
 pub(crate) mod manifest;
 /// Which machine an image is for.
 pub mod platform;
+/// A whole pull.
+pub(crate) mod pull;
 /// What an image is called.
 pub mod reference;
 /// Where images are fetched from, and as whom.
 pub mod registries;
+/// A container's own view of its image.
+pub(crate) mod snapshots;
 /// The store's directories.
 pub(crate) mod store;
 /// A layer's archive becomes a directory.
 pub(crate) mod unpack;
+
+use digest::Digest;
+use error::Error;
+use fetch::Repository;
+use index::Record;
+use platform::Platform;
+use reference::Reference;
+use registries::{Credentials, RegistriesConfig};
+use store::Store;
+
+/// The images of a data directory. Cheap to clone; many processes may have one
+/// of the same directory.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    store: Store,
+    registries: Arc<RegistriesConfig>,
+}
+
+/// An image that is in the store, whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// `sha256:` and the digits of its configuration's digest.
+    pub id: String,
+    /// `docker.io/library/nginx:latest`. Empty when its tags moved on.
+    pub references: Vec<String>,
+    /// `docker.io/library/nginx@sha256:…`.
+    pub digests: Vec<String>,
+    /// What it takes on disk, layers shared with other images included.
+    pub size_bytes: u64,
+    /// Chain ids, lowest first.
+    pub layers: Vec<String>,
+    /// What to run, as whom, with which environment.
+    pub config: ImageConfiguration,
+    /// When it was built, if it says so.
+    pub created: Option<jiff::Timestamp>,
+    /// When it came into this store.
+    pub stored_at: jiff::Timestamp,
+}
+
+/// How to pull.
+#[derive(Clone)]
+pub struct PullRequest {
+    /// For the registry, not its mirrors. Without, the configuration's count.
+    pub credentials: Option<Credentials>,
+    /// Who wants to know how far it is.
+    pub progress: Arc<dyn PullProgress>,
+    /// Another machine than this.
+    pub platform: Option<Platform>,
+}
+
+impl Default for PullRequest {
+    fn default() -> PullRequest {
+        PullRequest {
+            credentials: None,
+            progress: Arc::new(Silent),
+            platform: None,
+        }
+    }
+}
+
+/// Hears how far a pull is. Called from several threads.
+pub trait PullProgress: Send + Sync {
+    /// A layer's state changed. `total_bytes` counts the compressed blob.
+    fn layer(&self, digest: &str, total_bytes: Option<u64>, state: LayerState);
+}
+
+/// Where a layer is. Downloading and unpacking go on together; the second is
+/// what remains after the last byte came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    /// For its turn.
+    Waiting,
+    /// In the store from before.
+    Exists,
+    /// On its way.
+    Downloading {
+        /// Bytes of the blob that came.
+        done: u64,
+    },
+    /// All of it came.
+    Unpacking {
+        /// Bytes of the blob.
+        done: u64,
+    },
+    /// In the store.
+    Done,
+}
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl PullProgress for Silent {
+    fn layer(&self, _digest: &str, _total_bytes: Option<u64>, _state: LayerState) {}
+}
+
+/// What a removal gave up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that mean nothing any more.
+    pub names: Vec<String>,
+    /// Ids of the images that went.
+    pub images: Vec<String>,
+    /// How many layers went with them; the others are still used.
+    pub layers: usize,
+    /// Bytes on disk that are free again.
+    pub bytes: u64,
+}
+
+/// Which images to prune.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prune {
+    /// All that no container uses.
+    Unused,
+    /// Of those, the ones without a tag.
+    Dangling,
+}
+
+/// Space on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, directories, links.
+    pub inodes: u64,
+}
+
+impl ImageStore {
+    /// Opens the store below a data directory, and makes it if there is none.
+    /// What killed processes left behind is deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`error::ErrorKind::Os`]: the directories cannot be made or read.
+    pub fn open(data_dir: &Path, registries: RegistriesConfig) -> Result<ImageStore, Error> {
+        Ok(ImageStore {
+            store: Store::open(data_dir)?,
+            registries: Arc::new(registries),
+        })
+    }
+
+    /// Fetches an image, or makes sure that the registry's is the one at hand.
+    /// Layers that are there are not fetched again. The tag means the new image
+    /// from now on.
+    ///
+    /// Dropping the future gives the pull up.
+    ///
+    /// # Errors
+    ///
+    /// See [`error::ErrorKind`]; the store's images are as before.
+    pub async fn pull(&self, reference: &str, request: PullRequest) -> Result<Image, Error> {
+        let reference: Reference = reference.parse()?;
+        let pulled = self.pull_reference(&reference, request).await;
+        pulled.map_err(|error| error.within(format!("{reference} was not pulled")))
+    }
+
+    async fn pull_reference(
+        &self,
+        reference: &Reference,
+        request: PullRequest,
+    ) -> Result<Image, Error> {
+        let mut repository =
+            Repository::new(&self.registries, reference, request.credentials.as_ref())?;
+        let platform = request.platform.as_ref();
+        let plan = pull::fetch_plan(&mut repository, reference, platform, &self.store).await?;
+        let chains: Vec<Digest> = plan
+            .layers
+            .iter()
+            .map(|layer| layer.chain.clone())
+            .collect();
+        let store = self.store.clone();
+        let lease = pull::in_thread(move || store.lease(&chains)).await?;
+        pull::fetch_layers(&self.store, &repository, &plan, &request.progress).await?;
+        let store = self.store.clone();
+        // With a digest in the name, the tag beside it is a note, not a claim.
+        let tags = match &reference.digest {
+            Some(_) => Vec::new(),
+            None => reference.tagged().into_iter().collect(),
+        };
+        let name = reference.name();
+        pull::in_thread(move || {
+            let record = pull::put_image(&store, &plan, tags, Some(&name))?;
+            // Until here: only now the index speaks for the layers.
+            drop(lease);
+            image(&store, &record)
+        })
+        .await
+    }
+
+    /// The image that a reference, a digest, an id or its beginning means.
+    ///
+    /// # Errors
+    ///
+    /// [`error::ErrorKind::InvalidInput`]: it is no name, or means several.
+    pub fn find(&self, name: &str) -> Result<Option<Image>, Error> {
+        let index = self.store.read_index()?;
+        let found = index.find(name)?;
+        found.map(|record| image(&self.store, record)).transpose()
+    }
+
+    /// All images, in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// The index or a configuration cannot be read.
+    pub fn list(&self) -> Result<Vec<Image>, Error> {
+        let index = self.store.read_index()?;
+        let images = index.images.iter();
+        images.map(|record| image(&self.store, record)).collect()
+    }
+
+    /// Takes a name away and, with an image's last name or by its id, the image.
+    /// Layers that another image, a container or a pull needs stay.
+    ///
+    /// # Errors
+    ///
+    /// [`error::ErrorKind::NotFound`]: nothing has that name.
+    pub fn remove(&self, name: &str) -> Result<Removed, Error> {
+        let mut locked = self.store.lock_index()?;
+        let Some(removal) = locked.index.remove(name)? else {
+            return Err(Error::new(
+                error::ErrorKind::NotFound,
+                format!("no image is called {name}; nothing was removed"),
+            ));
+        };
+        let mut removed = Removed {
+            names: removal.names,
+            ..Removed::default()
+        };
+        removed.images.extend(removal.image.map(String::from));
+        self.write_and_collect(locked, removed)
+    }
+
+    /// Removes the images that nothing uses, and the layers of given-up pulls.
+    /// `in_use` holds names or ids of images.
+    ///
+    /// # Errors
+    ///
+    /// The index cannot be changed, or a name in `in_use` is none.
+    pub fn prune(&self, which: Prune, in_use: &BTreeSet<String>) -> Result<Removed, Error> {
+        let mut locked = self.store.lock_index()?;
+        let mut used = self.store.snapshot_images()?;
+        for name in in_use {
+            used.extend(locked.index.find(name)?.map(|record| record.id.clone()));
+        }
+        let goes = |record: &Record| {
+            !used.contains(&record.id) && (which == Prune::Unused || record.references.is_empty())
+        };
+        let mut removed = Removed::default();
+        for record in locked.index.images.iter().filter(|record| goes(record)) {
+            removed.names.extend(record.references.iter().cloned());
+            removed.names.extend(record.digests.iter().cloned());
+            removed.images.push(record.id.to_string());
+        }
+        locked.index.images.retain(|record| !goes(record));
+        self.write_and_collect(locked, removed)
+    }
+
+    fn write_and_collect(
+        &self,
+        locked: store::LockedIndex,
+        mut removed: Removed,
+    ) -> Result<Removed, Error> {
+        self.store.write_index(&locked)?;
+        let freed = self.store.collect(&locked)?;
+        drop(locked);
+        (removed.layers, removed.bytes) = (freed.layers, freed.bytes);
+        freed.delete();
+        Ok(removed)
+    }
+
+    /// Mounts a container's root file system onto `target`: the image's layers
+    /// below, a directory of its own on top.
+    ///
+    /// # Errors
+    ///
+    /// [`error::ErrorKind::NotFound`]: the image is gone. Otherwise the mount
+    /// failed; a new snapshot is removed again.
+    pub fn mount_snapshot(
+        &self,
+        container_id: &str,
+        image: &Image,
+        target: &Path,
+    ) -> Result<(), Error> {
+        snapshots::mount(&self.store, container_id, &image.id.parse()?, target)
+    }
+
+    /// Unmounts it and removes what the container wrote. Succeeds if all of it
+    /// is gone already.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to unmount, or files cannot be removed.
+    pub fn unmount_snapshot(&self, container_id: &str, target: &Path) -> Result<(), Error> {
+        snapshots::unmount(&self.store, container_id, target)
+    }
+
+    /// What a container wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`error::ErrorKind::NotFound`]: it has no snapshot.
+    pub fn snapshot_usage(&self, container_id: &str) -> Result<Usage, Error> {
+        snapshots::usage(&self.store, container_id)
+    }
+
+    /// What all images take, shared layers counted once.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        self.store.usage()
+    }
+}
+
+fn image(store: &Store, record: &Record) -> Result<Image, Error> {
+    let config = pull::parse_config(&store.read_blob(&record.id)?)?;
+    Ok(Image {
+        id: record.id.to_string(),
+        references: record.references.clone(),
+        digests: record.digests.clone(),
+        size_bytes: record.size_bytes,
+        layers: record.layers.iter().map(Digest::to_string).collect(),
+        created: config
+            .created()
+            .as_deref()
+            .and_then(|text| text.parse().ok()),
+        config,
+        stored_at: record.stored_at,
+    })
+}

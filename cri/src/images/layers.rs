@@ -164,6 +164,7 @@ impl Filled {
             bytes: written.bytes,
             inodes: written.inodes,
             hides_all_below: written.hides_all_below,
+            describes_root: written.describes_root,
         };
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::caused(ErrorKind::Os, "layer.json is not written", error))?;

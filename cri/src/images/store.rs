@@ -23,6 +23,7 @@ use crate::images::digest::Digest;
 use crate::images::disk::{self, UNFINISHED};
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::index::{Index, Record};
+use crate::images::{Usage, snapshots};
 
 /// The directories of a store.
 #[derive(Debug, Clone)]
@@ -45,7 +46,13 @@ pub(crate) struct LayerRecord {
     /// Whether it hides all layers below it: the mount leaves them away.
     #[serde(default)]
     pub(crate) hides_all_below: bool,
+    /// Whether its archive says who owns `/`: then `diff/` does too.
+    #[serde(default)]
+    pub(crate) describes_root: bool,
 }
+
+/// Begins the name of a snapshot that is being deleted; no container's id does.
+const REMOVED: &str = ".removed-";
 
 /// The index, and the right to change it for as long as this lives.
 pub(crate) struct LockedIndex {
@@ -249,14 +256,63 @@ impl Store {
     }
 
     fn snapshot_layers(&self) -> Result<BTreeSet<Digest>, Error> {
-        let mut layers = BTreeSet::new();
-        for name in names_in(&self.snapshots)? {
-            let path = self.snapshots.join(name).join("snapshot.json");
-            if path.exists() {
-                layers.extend(read_json::<SnapshotRecord>(&path)?.layers);
+        let snapshots = self.read_snapshots()?;
+        let layers = snapshots.into_iter().flat_map(|snapshot| snapshot.layers);
+        Ok(layers.collect())
+    }
+
+    /// The images that containers stand on.
+    pub(crate) fn snapshot_images(&self) -> Result<BTreeSet<Digest>, Error> {
+        let snapshots = self.read_snapshots()?;
+        Ok(snapshots
+            .into_iter()
+            .map(|snapshot| snapshot.image)
+            .collect())
+    }
+
+    /// What the layers and the blobs take on disk.
+    pub(crate) fn usage(&self) -> Result<Usage, Error> {
+        let mut usage = Usage::default();
+        for name in names_in(&self.images.join("layers"))? {
+            let path = self.images.join("layers").join(name).join("layer.json");
+            // One that was removed meanwhile takes nothing.
+            if let Ok(record) = read_json::<LayerRecord>(&path) {
+                usage.bytes += record.bytes;
+                usage.inodes += record.inodes;
             }
         }
-        Ok(layers)
+        let blobs = snapshots::tree_usage(&self.images.join("blobs"))?;
+        usage.bytes += blobs.bytes;
+        usage.inodes += blobs.inodes;
+        Ok(usage)
+    }
+
+    fn read_snapshots(&self) -> Result<Vec<SnapshotRecord>, Error> {
+        let mut snapshots = Vec::new();
+        for name in names_in(&self.snapshots)? {
+            if name.starts_with(REMOVED) {
+                continue;
+            }
+            let path = self.snapshots.join(name).join("snapshot.json");
+            if path.exists() {
+                snapshots.push(read_json(&path)?);
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// Removes a snapshot's directory: by one rename, for half a snapshot must
+    /// not be taken for a whole one, and then file by file.
+    pub(crate) fn remove_snapshot(&self, directory: &Path) -> Result<(), Error> {
+        let removed = self
+            .snapshots
+            .join(format!("{REMOVED}{}", disk::unique_name()));
+        match fs::rename(directory, &removed) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed
+                .context(|| format!("{} is not removed", directory.display()))
+                .and_then(|()| remove_tree(&removed)),
+        }
     }
 
     /// Deletes what has no living holder.
@@ -288,10 +344,16 @@ impl Store {
                 }
             }
         }
-        for name in names_in(&self.images.join("trash"))? {
+        let removed = names_in(&self.snapshots)?
+            .into_iter()
+            .filter(|name| name.starts_with(REMOVED))
+            .map(|name| self.snapshots.join(name));
+        let trash = self.images.join("trash");
+        let trash = names_in(&trash)?.into_iter().map(|name| trash.join(name));
+        for path in removed.chain(trash) {
             // Another process may be deleting the same tree: both may fail
             // half-way and the next opening finds what is left.
-            let _ = fs::remove_dir_all(self.images.join("trash").join(name));
+            let _ = fs::remove_dir_all(path);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::unpack::damaged;
-use crate::images::unpack::entry::{Change, EntryPath, Metadata, Node, clean_path, show, split};
+use crate::images::unpack::entry::{Change, EntryPath, Metadata, Node, show, split};
 
 /// What came of an archive.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(crate) struct Written {
     pub(crate) borrowed: Vec<(EntryPath, EntryPath)>,
     /// Whether the layers below are hidden altogether.
     pub(crate) hides_all_below: bool,
+    /// Whether the archive says who owns `/` and who may enter.
+    pub(crate) describes_root: bool,
 }
 
 /// A layer's directory while it is filled.
@@ -57,6 +59,7 @@ pub(crate) struct Tree {
     /// What making a file in a directory would change, so it is set at the end.
     modified: BTreeMap<EntryPath, (i64, i64)>,
     hides_all_below: bool,
+    describes_root: bool,
     bytes: u64,
     inodes: u64,
     buffer: Vec<u8>,
@@ -77,10 +80,11 @@ impl Tree {
             root,
             parent: None,
             replaced: false,
-            implied: BTreeSet::from([EntryPath::new()]),
+            implied: BTreeSet::new(),
             borrowed: Vec::new(),
             modified: BTreeMap::new(),
             hides_all_below: false,
+            describes_root: false,
             bytes: 0,
             inodes: 0,
             buffer: vec![0; BUFFER_BYTES],
@@ -123,6 +127,7 @@ impl Tree {
             implied: self.implied.into_iter().collect(),
             borrowed: self.borrowed,
             hides_all_below: self.hides_all_below,
+            describes_root: self.describes_root,
         })
     }
 
@@ -210,6 +215,7 @@ impl Tree {
         self.modified.insert(path.to_vec(), metadata.modified);
         self.implied.remove(path);
         if path.is_empty() {
+            self.describes_root = true;
             return set_metadata(self.root.as_fd(), b".", metadata, Follows::Nothing)
                 .context(|| "the layer's root");
         }
@@ -391,7 +397,7 @@ impl Tree {
                     true => target.to_vec(),
                     false => [above, b"/", target].concat(),
                 };
-                return self.imply(&clean_path(&joined)?, links_left - 1);
+                return self.imply(&clamp_path(&joined), links_left - 1);
             }
             Err(error) => return Err(error).context(failed),
         }
@@ -419,6 +425,21 @@ pub(crate) fn open_below(
             opened => return opened,
         }
     }
+}
+
+/// Resolves a link's path by its text as a lookup would: above `/` is `/`.
+fn clamp_path(raw: &[u8]) -> EntryPath {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in raw.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
 }
 
 /// Makes a whiteout under a name that is free.

@@ -1,0 +1,303 @@
+//! A container's own view of its image: an overlay.
+//!
+//! ```text
+//! target = overlay ┬ upper  snapshots/CONTAINER/upper   what the container writes
+//!                  ├ lower  layers/HEX3/diff            shared, never written
+//!                  ├ lower  layers/HEX2/diff
+//!                  └ lower  layers/HEX1/diff
+//! ```
+//!
+//! The classic `mount(2)` takes all lower directories in one string of at most
+//! a page, colons between them, which an image of sixty layers outgrows. The
+//! calls of the new mount interface (`fsopen(2)`, `fsconfig(2)`, Linux 5.2) take
+//! one directory at a time by the key `lowerdir+` (Linux 6.5). Older kernels get
+//! the one string, with each directory written as `/proc/self/fd/N`.
+//!
+//! The record `snapshot.json` stands before the mount does: a layer that a
+//! record names is not deleted, whatever happens to the image's name.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+};
+
+use crate::images::Usage;
+use crate::images::digest::Digest;
+use crate::images::disk;
+use crate::images::error::{Context, Error, ErrorKind};
+use crate::images::store::{SnapshotRecord, Store, read_json, remove_tree};
+
+/// The directories of one snapshot.
+#[derive(Debug)]
+struct Snapshot {
+    directory: PathBuf,
+}
+
+impl Snapshot {
+    fn of(store: &Store, container_id: &str) -> Result<Snapshot, Error> {
+        let is_name = !container_id.is_empty()
+            && !container_id.starts_with('.')
+            && container_id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if !is_name {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("the container's id {container_id:?} cannot name a directory"),
+            ));
+        }
+        Ok(Snapshot {
+            directory: store.snapshots().join(container_id),
+        })
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.directory.join("upper")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.directory.join("snapshot.json")
+    }
+}
+
+/// Mounts a container's root file system onto a directory. A snapshot that is
+/// there from before keeps what the container wrote.
+pub(crate) fn mount(
+    store: &Store,
+    container_id: &str,
+    image: &Digest,
+    target: &Path,
+) -> Result<(), Error> {
+    let snapshot = Snapshot::of(store, container_id)?;
+    let existed = snapshot.record().exists();
+    let record = ensure_snapshot(store, &snapshot, image)?;
+    let mounted = lower_directories(store, &snapshot, &record.layers).and_then(|lower| {
+        fs::create_dir_all(target)
+            .context(|| format!("the directory {} cannot be made", target.display()))?;
+        mount_overlay(&lower, &snapshot, target)
+            .context(|| format!("the image cannot be mounted on {}", target.display()))
+    });
+    if mounted.is_err() && !existed {
+        // The failure above is the one to report.
+        let _ = remove_tree(&snapshot.directory);
+    }
+    mounted
+}
+
+/// Unmounts it and removes what the container wrote. Succeeds if all is gone.
+pub(crate) fn unmount(store: &Store, container_id: &str, target: &Path) -> Result<(), Error> {
+    let snapshot = Snapshot::of(store, container_id)?;
+    loop {
+        match rustix::mount::unmount(target, UnmountFlags::DETACH) {
+            // There may be one on top of another.
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(error) => {
+                return Err(error).context(|| format!("{} stays mounted", target.display()));
+            }
+        }
+    }
+    store.remove_snapshot(&snapshot.directory)
+}
+
+/// What a container wrote.
+pub(crate) fn usage(store: &Store, container_id: &str) -> Result<Usage, Error> {
+    let snapshot = Snapshot::of(store, container_id)?;
+    let upper = snapshot.upper();
+    if !upper.exists() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the container {container_id} has no snapshot"),
+        ));
+    }
+    tree_usage(&upper)
+}
+
+/// What a tree takes on disk. Each inode counts once, however many names it
+/// has; files that go away meanwhile do not count.
+pub(crate) fn tree_usage(root: &Path) -> Result<Usage, Error> {
+    let mut usage = Usage::default();
+    let mut seen = BTreeSet::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if seen.insert((metadata.dev(), metadata.ino())) {
+            usage.bytes += metadata.blocks() * 512;
+            usage.inodes += 1;
+        }
+        if metadata.is_dir() {
+            let entries = match fs::read_dir(&path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    return Err(error).context(|| format!("{} cannot be listed", path.display()));
+                }
+            };
+            left.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+    Ok(usage)
+}
+
+fn ensure_snapshot(
+    store: &Store,
+    snapshot: &Snapshot,
+    image: &Digest,
+) -> Result<SnapshotRecord, Error> {
+    if snapshot.record().exists() {
+        return read_json(&snapshot.record());
+    }
+    // Under the lock, so that a removal of the image sees either no snapshot
+    // and we find no image, or the snapshot and leaves the layers.
+    let locked = store.lock_index()?;
+    let found = locked
+        .index
+        .images
+        .iter()
+        .find(|record| record.id == *image);
+    let Some(found) = found else {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the image {image} is not in the store"),
+        ));
+    };
+    let record = SnapshotRecord {
+        image: image.clone(),
+        layers: found.layers.clone(),
+    };
+    let made = create_directories(store, snapshot, &record).and_then(|()| {
+        let text = serde_json::to_vec(&record)
+            .map_err(|error| Error::caused(ErrorKind::Os, "snapshot.json is not written", error))?;
+        disk::write_whole(&snapshot.record(), &text)
+    });
+    if let Err(error) = made {
+        // The failure above is the one to report.
+        let _ = remove_tree(&snapshot.directory);
+        return Err(error);
+    }
+    Ok(record)
+}
+
+fn create_directories(
+    store: &Store,
+    snapshot: &Snapshot,
+    record: &SnapshotRecord,
+) -> Result<(), Error> {
+    disk::ensure_private_directory(&snapshot.upper())?;
+    disk::ensure_private_directory(&snapshot.work())?;
+    // The upper directory's owner and mode are those of the container's `/`.
+    let upper = snapshot.upper();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&upper, mode).context(|| format!("{}", upper.display()))?;
+    for chain in record.layers.iter().rev() {
+        if store.read_layer(chain)?.describes_root {
+            let layer = store.layer_diff(chain);
+            return copy_owner(&layer, &upper)
+                .context(|| format!("{} cannot be prepared", upper.display()));
+        }
+    }
+    Ok(())
+}
+
+fn copy_owner(from: &Path, to: &Path) -> std::io::Result<()> {
+    let metadata = fs::metadata(from)?;
+    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(to, metadata.permissions())
+}
+
+/// The directories below, the nearest first, as overlayfs wants them.
+fn lower_directories(
+    store: &Store,
+    snapshot: &Snapshot,
+    layers: &[Digest],
+) -> Result<Vec<PathBuf>, Error> {
+    // Overlayfs wants at least one, and an image may have no layer at all.
+    if layers.is_empty() {
+        let empty = snapshot.directory.join("empty");
+        disk::ensure_private_directory(&empty)?;
+        return Ok(vec![empty]);
+    }
+    let mut lower = Vec::new();
+    for chain in layers.iter().rev() {
+        lower.push(store.layer_diff(chain));
+        if store.read_layer(chain)?.hides_all_below {
+            break;
+        }
+    }
+    Ok(lower)
+}
+
+fn mount_overlay(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> std::io::Result<()> {
+    match mount_step_by_step(lower, snapshot, target) {
+        // The kernel knows the calls but not the key (before 6.5), or not even
+        // the calls.
+        Err(Errno::INVAL | Errno::NOSYS) => Ok(mount_by_string(lower, snapshot, target)?),
+        mounted => Ok(mounted?),
+    }
+}
+
+fn mount_step_by_step(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
+    use rustix::mount::{fsconfig_create, fsconfig_set_string};
+    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&overlay, "source", "overlay")?;
+    for directory in lower {
+        fsconfig_set_string(&overlay, "lowerdir+", directory)?;
+    }
+    fsconfig_set_string(&overlay, "upperdir", snapshot.upper())?;
+    fsconfig_set_string(&overlay, "workdir", snapshot.work())?;
+    fsconfig_create(&overlay)?;
+    let mount = rustix::mount::fsmount(
+        &overlay,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?;
+    rustix::mount::move_mount(
+        &mount,
+        "",
+        rustix::fs::CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+fn mount_by_string(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
+    let open = |path: &Path| -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    let name = |descriptor: &OwnedFd| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    let lower: Vec<OwnedFd> = lower
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<_, _>>()?;
+    let (upper, work) = (open(&snapshot.upper())?, open(&snapshot.work())?);
+    let names: Vec<String> = lower.iter().map(name).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        names.join(":"),
+        name(&upper),
+        name(&work)
+    );
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
+}
