@@ -8,9 +8,9 @@
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
-/// Images: pulled, unpacked, mounted.
-pub mod images;
 /// The engine: sandboxes and containers of one machine.
 pub mod engine;
+/// Images: pulled, unpacked, mounted.
+pub mod images;
 /// What a pod worker asks of a node: the CRI's calls, whoever answers them.
 pub mod service;
