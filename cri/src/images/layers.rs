@@ -49,6 +49,15 @@ pub(crate) struct Filled {
     written: Written,
 }
 
+/// What came of an attempt to fill a layer.
+#[derive(Debug)]
+pub(crate) enum Fill {
+    /// It is whole.
+    Filled(Filled),
+    /// It is not; the right to make it is given back.
+    Failed(Ingest, Error),
+}
+
 /// The chain ids of layers, lowest first: each names a layer *and* all below
 /// it, for what a layer shows depends on them (OCI image-spec, config.md).
 pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
@@ -86,23 +95,19 @@ pub(crate) fn begin(store: &Store, chain: &Digest) -> Result<Begin, Error> {
 impl Ingest {
     /// Unpacks the layer's blob and verifies it. On failure the directory is
     /// empty again and another source may be tried.
-    pub(crate) fn fill<R: Read + Send>(
-        self,
-        blob: R,
-        expected: &Expected,
-    ) -> Result<Filled, (Ingest, Error)> {
+    pub(crate) fn fill<R: Read + Send>(self, blob: R, expected: &Expected) -> Fill {
         match unpack::unpack(blob, expected, &self.directory().join("diff")) {
-            Ok(written) => Ok(Filled {
+            Ok(written) => Fill::Filled(Filled {
                 diff_id: expected.diff_id.clone(),
                 ingest: self,
                 written,
             }),
-            Err(error) => match self.clear() {
-                Ok(()) => Err((self, error)),
+            Err(error) => {
                 // A directory that cannot be emptied is the next trouble, not
-                // the cause.
-                Err(_) => Err((self, error)),
-            },
+                // the cause of this one.
+                let _ = self.clear();
+                Fill::Failed(self, error)
+            }
         }
     }
 

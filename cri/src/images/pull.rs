@@ -21,7 +21,7 @@ use crate::images::digest::Digest;
 use crate::images::error::{Error, ErrorKind};
 use crate::images::fetch::Repository;
 use crate::images::index::Record;
-use crate::images::layers::{self, Begin, Filled, Ingest};
+use crate::images::layers::{self, Begin, Fill, Filled, Ingest};
 use crate::images::manifest::{Descriptor, Document, Manifest};
 use crate::images::platform::Platform;
 use crate::images::reference::Reference;
@@ -261,8 +261,8 @@ impl LayerFetch {
         let mut first = 0;
         loop {
             let (given_back, error) = match self.fill_from(first, ingest).await? {
-                Ok(filled) => return Ok(filled),
-                Err(failure) => failure,
+                Fill::Filled(filled) => return Ok(filled),
+                Fill::Failed(given_back, error) => (given_back, error),
             };
             first += 1;
             if error.kind() != ErrorKind::Corrupt || first >= self.repository.len() {
@@ -272,11 +272,7 @@ impl LayerFetch {
         }
     }
 
-    async fn fill_from(
-        &self,
-        first: usize,
-        ingest: Ingest,
-    ) -> Result<Result<Filled, (Ingest, Error)>, Error> {
+    async fn fill_from(&self, first: usize, ingest: Ingest) -> Result<Fill, Error> {
         let (sender, mut receiver) = mpsc::channel(QUEUED_CHUNKS);
         let expected = Expected {
             digest: self.layer.blob.digest.clone(),

@@ -140,7 +140,7 @@ fn is_registry(registry: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (registry, None),
     };
-    if !port.is_none_or(|port| port.parse::<u16>().is_ok()) {
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
         return false;
     }
     if let Some(address) = host

@@ -21,10 +21,10 @@ fn a_short_name_is_pulled_from_the_mirror_and_its_tree_is_whole() {
     assert_eq!(pulled.id, built.config.digest);
     assert_eq!(pulled.references, ["docker.io/library/busybox:latest"]);
     let by_digest = format!("docker.io/library/busybox@{}", built.manifest.digest);
-    assert_eq!(pulled.digests, [by_digest.clone()]);
+    assert_eq!(pulled.digests, std::slice::from_ref(&by_digest));
     assert_eq!(fixture.store.find("busybox").unwrap().unwrap(), pulled);
     assert_eq!(fixture.store.find(&by_digest).unwrap().unwrap(), pulled);
-    assert_eq!(fixture.store.list().unwrap(), [pulled.clone()]);
+    assert_eq!(fixture.store.list().unwrap(), std::slice::from_ref(&pulled));
     let command = pulled.config.config().as_ref().unwrap().cmd().clone();
     assert_eq!(command.unwrap(), ["sh"]);
     fixture.with_root(&pulled, |root| {

@@ -19,7 +19,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::images::error::{Context, Error, ErrorKind};
-use crate::images::unpack::entry::{Metadata, show, split};
+use crate::images::unpack::entry::{Attribute, Metadata, show, split};
 use crate::images::unpack::tree::{
     Follows, Written, is_whiteout, open_below, set_file_metadata, set_metadata,
 };
@@ -170,7 +170,7 @@ fn read_metadata(source: &OwnedFd, stat: &Stat) -> Result<Metadata, Errno> {
     })
 }
 
-fn read_attributes(source: &OwnedFd, stat: &Stat) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn read_attributes(source: &OwnedFd, stat: &Stat) -> Result<Vec<Attribute>, Errno> {
     // A descriptor's path in /proc leads to what is behind a link, and links
     // carry no attributes that an image could mean.
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {

@@ -19,6 +19,9 @@ use crate::images::unpack::damaged;
 /// root itself.
 pub(crate) type EntryPath = Vec<u8>;
 
+/// The name and the value of an extended attribute (xattr(7)).
+pub(crate) type Attribute = (Vec<u8>, Vec<u8>);
+
 /// What an entry does to the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -59,7 +62,7 @@ pub(crate) struct Metadata {
     pub(crate) gid: u32,
     /// Seconds since 1970 and nanoseconds.
     pub(crate) modified: (i64, i64),
-    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) attributes: Vec<Attribute>,
 }
 
 const WHITEOUT: &[u8] = b".wh.";
