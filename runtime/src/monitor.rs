@@ -9,8 +9,8 @@
 //! In reading order: [`protocol`] is what is said, [`client`] says it;
 //! `configuration`, `daemon`, `namespaces` and `pod_init` start the monitor;
 //! `server` is its loop, `requests` and `lifecycle` what the loop does;
-//! `container`, `oci_call`, `console`, `log_lines`, `log_file`, `oom` and
-//! [`exits`] are its parts. `docs/monitor.md` has the picture.
+//! `container`, `oci_call`, `console`, `log_lines`, `log_file`, `oom`,
+//! `accounting` and [`exits`] are its parts. `docs/monitor.md` has the picture.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,7 @@ pub mod pod_init;
 /// What the engine and a monitor say to each other.
 pub mod protocol;
 
+mod accounting;
 mod configuration;
 mod connection;
 mod console;
@@ -46,6 +47,7 @@ mod requests;
 mod server;
 mod socket_path;
 
+use accounting::Accounting;
 use failure::{Context as _, MonitorError, named};
 use protocol::{MonitorConfig, NAMESPACES_FOLDER, SOCKET_NAME};
 use server::Beginning;
@@ -93,7 +95,20 @@ pub fn remove_remains(pod_dir: &Path) -> Result<(), MonitorError> {
 fn set_up(pod_dir: PathBuf, config: MonitorConfig) -> Result<Beginning, MonitorError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .during(|| "become a subreaper".into())?;
-    let pins = namespaces::create_pins(&pod_dir, &config)?;
+    // Before anything is forked: the pod's process 1 is counted with it.
+    let mut accounting = config
+        .cgroup
+        .as_deref()
+        .map(Accounting::enter)
+        .transpose()?;
+    let pins = match namespaces::create_pins(&pod_dir, &config) {
+        Ok(pins) => pins,
+        Err(error) => {
+            // The first failure is the one to tell, here and below.
+            let _ = accounting.as_mut().map(Accounting::leave);
+            return Err(error);
+        }
+    };
     // The signals are blocked after the forks above, whose children would keep
     // them blocked.
     match signals().and_then(|signals| Ok((signals, listen(&pod_dir)?))) {
@@ -101,12 +116,13 @@ fn set_up(pod_dir: PathBuf, config: MonitorConfig) -> Result<Beginning, MonitorE
             config,
             pod_dir,
             pins,
+            accounting,
             listener,
             signals,
         }),
         Err(error) => {
-            // The first failure is the one to tell.
             let _ = pins.remove();
+            let _ = accounting.as_mut().map(Accounting::leave);
             Err(error)
         }
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::error::CgroupError;
+
 /// Why a monitor did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
@@ -31,6 +33,14 @@ pub enum MonitorError {
         expected: &'static str,
         /// What it holds.
         found: String,
+    },
+    /// The monitor cannot be counted where it should be.
+    #[error("cannot enter cgroup {path}; no monitor was started")]
+    Cgroup {
+        /// The group below each hierarchy's root.
+        path: String,
+        /// What could not be done.
+        source: CgroupError,
     },
     /// Another monitor answers on the pod's socket.
     #[error("{path}: a monitor of this pod already runs; no second one was started")]

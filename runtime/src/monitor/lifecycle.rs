@@ -338,6 +338,9 @@ impl Server {
         };
         let mut failures = shutdown.failures;
         failures.extend(pins.remove().iter().map(|error| chain_text(error)));
+        if let Some(mut accounting) = self.accounting.take() {
+            failures.extend(accounting.leave().iter().map(|error| chain_text(error)));
+        }
         // Removed before the answer: whoever has it may make the pod anew.
         if failures.is_empty() {
             remove_empty_log(&self.pod_dir);

@@ -84,8 +84,6 @@ fn try_execute(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Result<std::conver
 ///
 /// When it could not be made harmless, or cannot wait.
 pub fn serve() -> io::Result<()> {
-    let lifeline = rustix::stdio::stdin();
-    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let made = prepare();
     let mut prepared = io::stdout();
     match &made {
@@ -93,18 +91,26 @@ pub fn serve() -> io::Result<()> {
         Err(error) => prepared.write_all(error.to_string().as_bytes())?,
     }
     prepared.flush()?;
+    let Prepared { signals, null } = made?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     drop(null);
-    reap_until_closed(lifeline, &made?)
+    reap_until_closed(rustix::stdio::stdin(), &signals)
 }
 
-fn prepare() -> io::Result<SignalFd> {
+struct Prepared {
+    signals: SignalFd,
+    /// Opened while there was a `/dev`.
+    null: OwnedFd,
+}
+
+fn prepare() -> io::Result<Prepared> {
     if std::process::id() != 1 {
         let text = "this is for the monitor alone: the process must be the first of its namespace";
         return Err(io::Error::other(text));
     }
     rustix::thread::set_name(&CString::new(NAME)?)?;
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     // Process 1 ignores every signal it has no handler for, from inside the
     // namespace. Blocked, SIGCHLD can be read from a descriptor.
     let mut children = SigSet::empty();
@@ -113,7 +119,7 @@ fn prepare() -> io::Result<SignalFd> {
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     enter_empty_root()?;
     drop_privileges()?;
-    Ok(signals)
+    Ok(Prepared { signals, null })
 }
 
 fn reap_until_closed(lifeline: BorrowedFd<'_>, signals: &SignalFd) -> io::Result<()> {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::accounting::Accounting;
 use super::connection::{Connection, Role};
 use super::container::{Container, Ending, now_nanoseconds};
 use super::failure::{Context as _, MonitorError};
@@ -47,6 +48,7 @@ pub struct Server {
     pub(super) config: MonitorConfig,
     pub(super) pod_dir: PathBuf,
     pub(super) pins: Option<Pins>,
+    pub(super) accounting: Option<Accounting>,
     pub(super) listener: UnixListener,
     pub(super) signals: SignalFd,
     pub(super) connections: Vec<Connection>,
@@ -113,6 +115,7 @@ pub struct Beginning {
     pub(super) config: MonitorConfig,
     pub(super) pod_dir: PathBuf,
     pub(super) pins: Pins,
+    pub(super) accounting: Option<Accounting>,
     pub(super) listener: UnixListener,
     pub(super) signals: SignalFd,
 }
@@ -127,6 +130,7 @@ pub fn serve(beginning: Beginning) -> Result<(), MonitorError> {
         config: beginning.config,
         pod_dir: beginning.pod_dir,
         pins: Some(beginning.pins),
+        accounting: beginning.accounting,
         listener: beginning.listener,
         signals: beginning.signals,
         connections: Vec::new(),

@@ -24,7 +24,7 @@ pub struct Pod {
     folder: tempfile::TempDir,
     pub dir: PathBuf,
     pub config: MonitorConfig,
-    cgroup: String,
+    pub cgroup: String,
     started: bool,
 }
 

@@ -250,6 +250,33 @@ fn a_second_monitor_is_refused_and_a_dead_runtime_reported() {
 }
 
 #[test]
+fn a_monitor_is_counted_in_its_group_and_removes_it() {
+    let mut pod = Pod::new();
+    pod.config.namespaces = vec![PodNamespace::Pid];
+    pod.config.cgroup = Some(format!("{}/monitor", pod.cgroup));
+    pod.start();
+    pod.run("a", &Recipe::new("true"));
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", pod.monitor_pid())).unwrap();
+    let wanted = format!(":{}/monitor", pod.cgroup);
+    assert!(
+        groups.lines().all(|line| line.ends_with(&wanted)),
+        "{groups}"
+    );
+    pod.shutdown();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let group = hierarchy.unwrap().path().join(&pod.cgroup[1..]);
+        assert!(!group.exists(), "{} is left", group.display());
+    }
+    // A setup that fails later leaves none either.
+    pod.config.sysctls = [("net.ipv4.no_such".to_owned(), "0".to_owned())].into();
+    pod.config.namespaces = ALL_NAMESPACES.to_vec();
+    assert_eq!(pod.try_start().status.code(), Some(1));
+    let left = Path::new("/sys/fs/cgroup/memory").join(&pod.cgroup[1..]);
+    assert!(!left.exists());
+    pod.assert_clean();
+}
+
+#[test]
 fn a_monitor_is_small() {
     let mut pod = Pod::new();
     pod.config.namespaces = ALL_NAMESPACES.to_vec();
