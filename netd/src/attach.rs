@@ -5,7 +5,9 @@
 //! every step that follows. `Netd::attach` carries it out in this order:
 //!
 //! ```text
-//!   ledger: "attaching" ─ bridge ─ settings ─ table ─ veth ─ inside the pod ─ host ports ─ ledger: "attached"
+//!   ledger: "attaching" ─ bridge ─ settings ─ gateways ─ table ─┐
+//!   ┌───────────────────────────────────────────────────────────┘
+//!   └─ veth ─ inside the pod ─ packets flow ─ host ports ─ ledger: "attached"
 //! ```
 //!
 //! The record comes before the first step, so that whoever comes after a kill
@@ -24,12 +26,13 @@ use crate::error::{Error, ErrorKind};
 use crate::ledger::{BridgeOrigin, Ledger, Maker, NetworkRecord, PodRecord, PodState};
 use crate::links::{
     Ipv6, LinkStep, ObservedHost, VethStep, bridge_alias, host_interface, mac_for, mtu,
-    plan_bridge, plan_pod, plan_veth,
+    plan_bridge, plan_gateways, plan_pod, plan_veth,
 };
 use crate::network::{NetworkConfig, gateway_of};
 use crate::request::{AttachRequest, PodNetwork};
 use crate::rules::plan::{plan_elements, plan_rules};
 use crate::rules::{PortElement, Ruleset};
+use crate::settings::{Setting, plan_host_settings, plan_pod_settings};
 
 /// Everything that attaching one pod does. Printed, it reads as `ip` and `nft`
 /// would have it.
@@ -43,6 +46,12 @@ pub struct AttachPlan {
     pub network_record: NetworkRecord,
     /// Makes the bridge; empty if it stands.
     pub bridge_steps: Vec<LinkStep>,
+    /// The host's kernel settings, which name the bridge.
+    pub host_settings: Vec<Setting>,
+    /// Gives the bridge its addresses.
+    pub gateway_steps: Vec<LinkStep>,
+    /// The pod's kernel settings, which its interface inherits.
+    pub pod_settings: Vec<Setting>,
     /// Makes the pod's veth pair, on the host.
     pub veth_steps: Vec<LinkStep>,
     /// Inside the pod's network namespace.
@@ -51,8 +60,6 @@ pub struct AttachPlan {
     pub rules: Ruleset,
     /// The pod's host ports in it.
     pub elements: Vec<PortElement>,
-    /// Whether IPv6 settings have to be made.
-    pub ipv6: Ipv6,
 }
 
 /// What is known when an attach is planned.
@@ -134,11 +141,13 @@ pub fn plan_attach(
         },
         network_record: plan_network_record(circumstances, &config, &bare),
         bridge_steps: plan_bridge(&config, host, &bridge_alias(circumstances.state_dir))?,
+        host_settings: plan_host_settings(&config.bridge, host.ipv6, &host.router_listeners),
+        gateway_steps: plan_gateways(&config, host),
+        pod_settings: plan_pod_settings(host.ipv6),
         veth_steps: plan_veth(veth),
         pod_steps: plan_pod(&request.interface, &addresses, &gateways),
         rules: plan_rules(&config),
         elements: plan_elements(&request.host_ports, &bare),
-        ipv6: host.ipv6,
     })
 }
 
@@ -306,9 +315,18 @@ fn join(subnets: &[IpNet]) -> String {
 
 impl fmt::Display for AttachPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in self.bridge_steps.iter().chain(&self.veth_steps) {
-            writeln!(f, "ip {step}")?;
+        let on_host = |f: &mut fmt::Formatter<'_>, steps: &[LinkStep]| {
+            steps.iter().try_for_each(|step| writeln!(f, "ip {step}"))
+        };
+        on_host(f, &self.bridge_steps)?;
+        for setting in &self.host_settings {
+            writeln!(f, "{setting}")?;
         }
+        on_host(f, &self.gateway_steps)?;
+        for setting in &self.pod_settings {
+            writeln!(f, "ip netns exec POD {setting}")?;
+        }
+        on_host(f, &self.veth_steps)?;
         for step in &self.pod_steps {
             writeln!(f, "ip -n POD {step}")?;
         }

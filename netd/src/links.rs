@@ -27,6 +27,8 @@ pub struct ObservedHost {
     pub default_mtu: Option<u32>,
     /// Chains of others that drop forwarded packets by policy.
     pub forward_drops: Vec<String>,
+    /// Interfaces that learn IPv6 routes only while the machine does not forward.
+    pub router_listeners: Vec<String>,
     /// Whether the machine speaks IPv6 (`ipv6.disable=1` takes it away).
     pub ipv6: Ipv6,
 }
@@ -95,7 +97,7 @@ pub enum LinkStep {
         /// The text.
         alias: String,
     },
-    /// Give an interface an address, usable at once.
+    /// Give an interface an address; where `accept_dad` is 0 it is usable at once.
     AddAddress {
         /// The interface.
         interface: String,
@@ -149,7 +151,8 @@ pub fn bridge_alias(state_dir: &Path) -> String {
     text.chars().filter(|c| !c.is_control()).take(63).collect()
 }
 
-/// The steps that make the bridge as the network wants it; none if it stands.
+/// The steps that make the bridge; none if it stands. Addresses come later,
+/// when its settings have been made.
 ///
 /// # Errors
 ///
@@ -162,71 +165,70 @@ pub fn plan_bridge(
     alias: &str,
 ) -> Result<Vec<LinkStep>, Error> {
     let name = || config.bridge.clone();
-    let mut steps = Vec::new();
-    let present = match &host.bridge {
-        Some(link) if link.kind != "bridge" => {
-            let kind = if link.kind.is_empty() {
-                "device"
-            } else {
-                &link.kind
-            };
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "bridge {:?}: the interface exists and is a {kind}, not a bridge",
-                    config.bridge
-                ),
-            ));
-        }
-        Some(link) if link.alias.starts_with(OWNER) && link.alias != alias => {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "bridge {:?}: it carries the {}; choose another bridge and subnets, or, if \
-                     nobody uses it any more, remove it with `ip link delete {}`",
-                    config.bridge,
-                    link.alias.trim_start_matches("berth: "),
-                    config.bridge
-                ),
-            ));
-        }
-        Some(link) => link.addresses.as_slice(),
-        None => {
-            check_routes(config, &host.routes)?;
-            steps.push(LinkStep::AddBridge {
+    let Some(link) = &host.bridge else {
+        check_routes(config, &host.routes)?;
+        return Ok(vec![
+            LinkStep::AddBridge {
                 name: name(),
                 mac: bridge_mac(config),
                 mtu: mtu(config, host),
-            });
-            steps.push(LinkStep::SetAlias {
+            },
+            LinkStep::SetAlias {
                 interface: name(),
                 alias: alias.to_owned(),
-            });
-            steps.extend(link_local(config).map(|address| LinkStep::AddAddress {
-                interface: name(),
-                address,
-            }));
-            &[]
-        }
+            },
+        ]);
     };
-    for address in config
-        .gateways()
+    check_bridge(link, &config.bridge, alias)?;
+    Ok(match link.state {
+        LinkState::Up => Vec::new(),
+        LinkState::Down => vec![LinkStep::BringUp { interface: name() }],
+    })
+}
+
+/// The steps that give the bridge the addresses that it lacks.
+pub fn plan_gateways(config: &NetworkConfig, host: &ObservedHost) -> Vec<LinkStep> {
+    let wanted = match &host.bridge {
+        // An operator's bridge has a link-local address of its own.
+        Some(_) => config.gateways(),
+        None => config
+            .gateways()
+            .into_iter()
+            .chain(link_local(config))
+            .collect(),
+    };
+    let present = host.bridge.iter().flat_map(|link| &link.addresses);
+    let present: Vec<&IpNet> = present.collect();
+    wanted
         .into_iter()
-        .filter(|address| !present.contains(address))
-    {
-        steps.push(LinkStep::AddAddress {
-            interface: name(),
+        .filter(|address| !present.contains(&address))
+        .map(|address| LinkStep::AddAddress {
+            interface: config.bridge.clone(),
             address,
-        });
+        })
+        .collect()
+}
+
+fn check_bridge(link: &ObservedLink, name: &str, alias: &str) -> Result<(), Error> {
+    let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
+    if link.kind != "bridge" {
+        let kind = if link.kind.is_empty() {
+            "device"
+        } else {
+            &link.kind
+        };
+        return conflict(format!(
+            "bridge {name:?}: the interface exists and is a {kind}, not a bridge"
+        ));
     }
-    if host
-        .bridge
-        .as_ref()
-        .is_some_and(|link| link.state == LinkState::Down)
-    {
-        steps.push(LinkStep::BringUp { interface: name() });
+    if link.alias.starts_with(OWNER) && link.alias != alias {
+        return conflict(format!(
+            "bridge {name:?}: it carries the {}; choose another bridge and subnets, or, if nobody \
+             uses it any more, remove it with `ip link delete {name}`",
+            link.alias.trim_start_matches("berth: "),
+        ));
     }
-    Ok(steps)
+    Ok(())
 }
 
 /// The address from which the bridge asks for pods' link-layer addresses when it
@@ -392,12 +394,7 @@ impl fmt::Display for LinkStep {
                 write!(f, "link add {name} address {mac} mtu {mtu} up type bridge")
             }
             Self::AddAddress { interface, address } => {
-                let nodad = if address.addr().is_ipv6() {
-                    " nodad"
-                } else {
-                    ""
-                };
-                write!(f, "address add {address} dev {interface}{nodad}")
+                write!(f, "address add {address} dev {interface}")
             }
             Self::SetAlias { interface, alias } => {
                 write!(f, "link set {interface} alias \"{alias}\"")

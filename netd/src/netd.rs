@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ledger::{LockedLedger, Maker, PodState, remove_ledgers_of_other_boots};
 use crate::links::apply::apply;
 use crate::links::observe::{observe_host, read_statistics};
-use crate::links::settle::wait_until_settled;
+use crate::links::settle::{Ends, wait_until_settled};
 use crate::links::socket::{RouteSocket, has_ipv6, open_netns};
 use crate::links::{Ipv6, LinkStep, ObservedHost};
 use crate::listeners::check_ports_free;
@@ -226,6 +226,7 @@ impl Netd {
         links: &RouteSocket,
     ) -> Result<AttachPlan, Error> {
         let host = ObservedHost {
+            router_listeners: settings::observe_router_listeners(),
             forward_drops: self.nft.observe_forward_drops().await?,
             ipv6: ipv6_here(),
             ..observe_host(links.handle(), &self.config.bridge).await?
@@ -269,23 +270,20 @@ impl Netd {
         ledger: &LockedLedger,
     ) -> Result<(), Error> {
         let host = doors.links.handle();
-        let ipv6 = plan.ipv6;
-        let inside = RouteSocket::open_in(netns, move || {
-            settings::apply(&settings::plan_pod_settings(ipv6))
-        })
-        .await?;
-        let listeners = settings::observe_router_listeners();
         apply(host, &plan.bridge_steps, None).await?;
-        settings::apply(&settings::plan_host_settings(
-            &self.config.bridge,
-            ipv6,
-            &listeners,
-        ))?;
+        settings::apply(&plan.host_settings)?;
+        apply(host, &plan.gateway_steps, None).await?;
         self.ensure_table(&plan.rules, ledger).await?;
+        let pod_settings = plan.pod_settings.clone();
+        let inside = RouteSocket::open_in(netns, move || settings::apply(&pod_settings)).await?;
         apply(host, &plan.veth_steps, Some(netns)).await?;
         apply(inside.handle(), &plan.pod_steps, None).await?;
-        let (port, interface) = (&plan.pod_record.host_interface, &plan.network.interface);
-        wait_until_settled(host, port, inside.handle(), interface).await?;
+        let ends = Ends {
+            bridge: &self.config.bridge,
+            port: &plan.pod_record.host_interface,
+            pod: &plan.network.interface,
+        };
+        wait_until_settled(host, inside.handle(), ends).await?;
         doors
             .nft
             .add_elements(&plan.rules.table, &plan.elements)

@@ -10,6 +10,7 @@
 //!
 //! Read more: the kernel's `Documentation/networking/ip-sysctl.rst`.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -50,9 +51,8 @@ pub fn plan_host_settings(bridge: &str, ipv6: Ipv6, router_listeners: &[String])
         settings.push(setting(format!("ipv6/conf/{bridge}/disable_ipv6"), "0"));
         // Pods are no routers for the host (CVE-2020-13401).
         settings.push(setting(format!("ipv6/conf/{bridge}/accept_ra"), "0"));
-        // The bridge asks for pods' link-layer addresses from its own link-local
-        // one. With duplicate address detection that is of no use for more than a
-        // second, and the first packet from outside would wait.
+        // IPAM knows that an address is unique. With duplicate address detection
+        // the bridge would not answer, nor ask for pods, for more than a second.
         settings.push(setting(format!("ipv6/conf/{bridge}/accept_dad"), "0"));
         settings.push(setting("ipv6/conf/all/forwarding".to_owned(), "1"));
     }
@@ -68,6 +68,7 @@ pub fn plan_pod_settings(ipv6: Ipv6) -> Vec<Setting> {
     let mut settings = vec![
         setting("ipv6/conf/all/disable_ipv6".to_owned(), "0"),
         setting("ipv6/conf/default/disable_ipv6".to_owned(), "0"),
+        setting("ipv6/conf/all/accept_dad".to_owned(), "0"),
     ];
     // Another pod on the bridge could announce itself as everyone's router
     // (CVE-2020-10749), and an address is known to be unique without asking.
@@ -126,6 +127,13 @@ pub fn apply(settings: &[Setting]) -> Result<(), Error> {
 
 fn setting(path: String, value: &'static str) -> Setting {
     Setting { path, value }
+}
+
+/// In the words of sysctl(8).
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sysctl -w net/{}={}", self.path, self.value)
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
@@ -42,9 +41,10 @@ pub async fn apply(
             }
             LinkStep::AddAddress { interface, address } => {
                 let index = index_of(handle, interface).await?;
-                accept_existing(
-                    add_address(handle, index, address.addr(), address.prefix_len()).await,
-                )
+                let request = handle
+                    .address()
+                    .add(index, address.addr(), address.prefix_len());
+                accept_existing(request.execute().await)
             }
             LinkStep::SetAlias { interface, alias } => {
                 let index = index_of(handle, interface).await?;
@@ -124,25 +124,6 @@ fn veth_message(veth: &VethStep, controller: u32, pod_netns: RawFd) -> LinkMessa
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .up()
         .build()
-}
-
-async fn add_address(
-    handle: &Handle,
-    index: u32,
-    address: IpAddr,
-    prefix_len: u8,
-) -> Result<(), rtnetlink::Error> {
-    let mut request = handle.address().add(index, address, prefix_len);
-    if address.is_ipv6() {
-        // Duplicate address detection (RFC 4862 section 5.4) keeps an address
-        // unusable for about a second. IPAM knows that there is no duplicate.
-        let message = request.message_mut();
-        message.header.flags |= AddressHeaderFlags::Nodad;
-        message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Nodad));
-    }
-    request.execute().await
 }
 
 async fn add_default_route(

@@ -2,7 +2,7 @@
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -125,15 +125,27 @@ fn statistics_of(link: &LinkMessage) -> Option<LinkStatistics> {
         })
 }
 
-async fn read_addresses(handle: &Handle, index: u32) -> Result<Vec<IpNet>, Error> {
-    let messages: Vec<_> = handle
+/// Whether an interface has an IPv6 address that does not answer yet.
+pub(crate) async fn has_tentative_address(handle: &Handle, index: u32) -> Result<bool, Error> {
+    let messages = read_address_messages(handle, index).await?;
+    Ok(messages
+        .iter()
+        .any(|message| message.header.flags.contains(AddressHeaderFlags::Tentative)))
+}
+
+async fn read_address_messages(handle: &Handle, index: u32) -> Result<Vec<AddressMessage>, Error> {
+    handle
         .address()
         .get()
         .set_link_index_filter(index)
         .execute()
         .try_collect()
         .await
-        .map_err(|error| kernel(format!("RTM_GETADDR(index {index})"), error))?;
+        .map_err(|error| kernel(format!("RTM_GETADDR(index {index})"), error))
+}
+
+async fn read_addresses(handle: &Handle, index: u32) -> Result<Vec<IpNet>, Error> {
+    let messages = read_address_messages(handle, index).await?;
     let address_of = |attributes: &[AddressAttribute], prefix_len| {
         attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Address(address) => IpNet::new(*address, prefix_len).ok(),

@@ -17,7 +17,7 @@ use netlink_packet_route::link::{
 use rtnetlink::Handle;
 
 use crate::error::Error;
-use crate::links::observe::read_link;
+use crate::links::observe::{has_tentative_address, read_link};
 
 /// One after another, the kernel may notice carriers only once a second; a port
 /// that needs longer than that belongs to a bridge with the spanning tree on,
@@ -25,24 +25,46 @@ use crate::links::observe::read_link;
 const PATIENCE: Duration = Duration::from_millis(1200);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Returns when the port forwards and the pod's end has a carrier, or when
-/// enough time has passed: a slow link is no error, it comes up later.
+/// The interfaces that packets pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends<'a> {
+    /// The bridge, on the host.
+    pub bridge: &'a str,
+    /// Its port, on the host.
+    pub port: &'a str,
+    /// The other end, in the pod.
+    pub pod: &'a str,
+}
+
+/// Returns when the port forwards, the pod's end has a carrier and the addresses
+/// of both sides answer, or when enough time has passed: a slow link is no
+/// error, it comes up later.
 ///
 /// # Errors
 ///
 /// `Kernel`.
-pub async fn wait_until_settled(
-    host: &Handle,
-    port: &str,
-    pod: &Handle,
-    interface: &str,
-) -> Result<(), Error> {
+pub async fn wait_until_settled(host: &Handle, pod: &Handle, ends: Ends<'_>) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
-    wait_for(host, port, is_forwarding, deadline).await?;
-    wait_for(pod, interface, has_carrier, deadline).await
+    wait_for_link(host, ends.port, is_forwarding, deadline).await?;
+    wait_for_link(pod, ends.pod, has_carrier, deadline).await?;
+    wait_for_addresses(pod, ends.pod, deadline).await?;
+    wait_for_addresses(host, ends.bridge, deadline).await
 }
 
-async fn wait_for(
+/// An IPv6 address is tentative until the kernel has joined the group by which
+/// neighbours ask for it, even where it detects no duplicates: that, too, is
+/// left to a work queue (`net/ipv6/addrconf.c::addrconf_dad_begin`).
+async fn wait_for_addresses(handle: &Handle, name: &str, deadline: Instant) -> Result<(), Error> {
+    let Some(link) = read_link(handle, name).await? else {
+        return Ok(());
+    };
+    while has_tentative_address(handle, link.header.index).await? && Instant::now() < deadline {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+async fn wait_for_link(
     handle: &Handle,
     name: &str,
     is_ready: fn(&LinkMessage) -> bool,
