@@ -9,5 +9,7 @@ pub mod cgroup;
 pub mod ids;
 /// The process that outlives every daemon: one a pod.
 pub mod monitor;
+/// System call filters.
+pub mod seccomp;
 /// The one door to the kernel.
 pub mod sys;

@@ -22,5 +22,7 @@ pub mod privilege;
 pub mod process;
 /// fork(2) without execve(2), and what such a copy must not keep.
 pub mod process_copy;
+/// Filters on system calls: seccomp(2).
+pub mod seccomp;
 /// Pseudo terminals.
 pub mod terminal;
