@@ -1,10 +1,187 @@
 //! The engine: sandboxes and containers of one machine.
+//!
+//! ```text
+//!  berth run ─┐                        ┌─▶ images: pull, unpack, mount
+//!  CRI server ┼─▶ Engine (this module) ┼─▶ netd: links, addresses, ports
+//!  berth exec ┘                        └─▶ berth-oci monitor, one a pod
+//! ```
+//!
+//! No daemon holds the truth. It is in three places that outlive every
+//! `berth`: records on disk say what was asked for, a pod's monitor says what
+//! runs, and its exit files say how it ended. So each call reads them afresh,
+//! many engines work on one machine at once, and one that is killed is missed
+//! by nobody: the next one undoes what it left half-made (`recover`).
+//!
+//! Try it: `cat DATA/pods/*/pod.json`, and `berth exec` while `berth run` runs.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use berth_netd::netd::Netd;
+
+use self::config::EngineConfig;
+use self::error::{Error, ErrorKind};
+use self::monitor_link::blocking;
+use self::paths::Paths;
+use self::records::Records;
+use self::spec::host::HostFacts;
+use crate::images::ImageStore;
+
+/// Standard input and output of a container that runs, for a client.
+pub mod attach;
+/// Groups of a pod: where they are, what they use, and their end.
+pub mod cgroups;
+/// Where an engine keeps its things and what it works with.
+pub mod config;
+/// Making, starting, stopping and removing containers.
+pub mod container;
 /// What went wrong, and the kind that callers branch on.
 pub mod error;
+/// What happens in all pods, whoever makes it happen.
+pub mod events;
+/// Running one more program in a container.
+pub mod exec;
+/// Files that all containers of a pod share: hosts, hostname, resolv.conf.
+pub mod files;
 /// Names that the engine gives to sandboxes and containers.
 pub mod id;
+/// Starting a pod's monitor and asking it things.
+pub(crate) mod monitor_link;
+/// The mounts below a directory, found in the kernel's own list.
+pub(crate) mod mount_table;
+/// Calls of an OCI runtime that the engine makes itself.
+pub(crate) mod oci_call;
+/// Where a pod's and a container's files are.
+pub mod paths;
+/// The processes of a container.
+pub mod processes;
 /// What the engine remembers: one JSON file a sandbox, one a container.
 pub mod records;
+/// What engines that died have left half-made, undone.
+pub(crate) mod recover;
+/// Making, stopping and removing sandboxes.
+pub mod sandbox;
+/// The CRI's calls on an engine.
+pub(crate) mod service;
 /// From a CRI request to an OCI configuration, without touching the machine.
 pub mod spec;
+/// Use of CPU, memory, disk and network.
+pub mod stats;
+/// What a container is at this moment, from records, monitor and exit files.
+pub mod view;
+
+/// The engine of one pair of run and data directory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    config: EngineConfig,
+    paths: Paths,
+    records: Records,
+    images: ImageStore,
+    netd: Netd,
+    host: HostFacts,
+}
+
+impl Engine {
+    /// Opens the directories, and undoes what dead processes left half-made.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for the configuration, `Permission` for who is not root,
+    /// `Storage`, `Image` or `Network` when a part cannot be opened.
+    pub async fn open(config: EngineConfig) -> Result<Arc<Self>, Error> {
+        config.validate()?;
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::new(
+                ErrorKind::Permission,
+                "containers need root: mounts, namespaces and groups are made; nothing was done",
+            ));
+        }
+        let engine = blocking(move || Self::open_parts(config)).await?;
+        engine.recover().await;
+        Ok(Arc::new(engine))
+    }
+
+    fn open_parts(config: EngineConfig) -> Result<Self, Error> {
+        let paths = Paths::new(&config.run_dir);
+        records::files::ensure_directory(&paths.pods())?;
+        let records = Records::open(&config.data_dir)?;
+        let images = ImageStore::open(&config.data_dir, config.registries.clone())
+            .map_err(|error| Error::caused(ErrorKind::Image, "open the image store", error))?;
+        let netd = Netd::open(&config.data_dir.join("net"), config.network.clone())
+            .map_err(|error| Error::caused(ErrorKind::Network, "open the network", error))?;
+        let host = spec::host::observe_host()?;
+        Ok(Self {
+            parts: Arc::new(Parts {
+                config,
+                paths,
+                records,
+                images,
+                netd,
+                host,
+            }),
+        })
+    }
+
+    /// The image store.
+    pub fn images(&self) -> &ImageStore {
+        &self.parts.images
+    }
+
+    /// The network of the pods.
+    pub fn netd(&self) -> &Netd {
+        &self.parts.netd
+    }
+
+    /// What sandboxes and containers were asked to be.
+    pub fn records(&self) -> &Records {
+        &self.parts.records
+    }
+
+    /// Where run-time files are.
+    pub fn paths(&self) -> &Paths {
+        &self.parts.paths
+    }
+
+    /// What the engine was opened with.
+    pub fn config(&self) -> &EngineConfig {
+        &self.parts.config
+    }
+
+    fn host(&self) -> &HostFacts {
+        &self.parts.host
+    }
+
+    /// Runs an operation to its end even if the caller goes away.
+    ///
+    /// A dropped future (a client that hung up, a timeout) would stop in the
+    /// middle with things half-made and the lock let go.
+    async fn to_the_end<T, F, W>(&self, work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+        W: FnOnce(Engine) -> F,
+    {
+        match tokio::spawn(work(self.clone())).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Error::caused(
+                ErrorKind::Storage,
+                "an operation of the engine was broken off",
+                error,
+            )),
+        }
+    }
+}
+
+/// Nanoseconds since the epoch, as the CRI counts.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

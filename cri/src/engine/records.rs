@@ -30,11 +30,9 @@ use super::id::choose_id;
 use crate::v1;
 
 /// Files on disk: reading a directory, replacing a file at once.
-mod files;
+pub(crate) mod files;
 /// One writer a pod, told from a dead one by the kernel.
-mod lock;
-
-pub use lock::LockedPod;
+pub mod lock;
 
 /// The record's version; a later berth that changes the meaning raises it.
 const FORMAT: u32 = 1;
@@ -373,4 +371,4 @@ pub fn no_such_container(id: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,7 +18,7 @@ pub(crate) fn ensure_directory(path: &Path) -> Result<(), Error> {
 /// The ids in a directory: entries that are an id followed by `suffix`, sorted.
 ///
 /// A directory that does not exist holds none.
-pub(super) fn names_in(directory: &Path, suffix: &str) -> Result<Vec<String>, Error> {
+pub(crate) fn names_in(directory: &Path, suffix: &str) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == Io::NotFound => return Ok(Vec::new()),
@@ -52,7 +52,7 @@ pub(super) fn read_json<R: DeserializeOwned>(path: &Path, format: u32) -> Result
             error,
         )
     };
-    // The version first: a later one may have fields that this program cannot read.
+    // The version comes first: a later one may have fields that this program cannot read.
     let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
     if head.format != format {
         return Err(Error::new(
@@ -65,6 +65,22 @@ pub(super) fn read_json<R: DeserializeOwned>(path: &Path, format: u32) -> Result
         ));
     }
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+/// Reads a file that another program writes; none when there is no such file.
+pub(crate) fn read_plain_json<R: DeserializeOwned>(path: &Path) -> Result<Option<R>, Error> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), Io::NotFound | Io::NotADirectory) => return Ok(None),
+        Err(error) => return Err(storage("read", path, error)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Error::caused(
+            ErrorKind::Storage,
+            format!("{} is damaged", path.display()),
+            error,
+        )
+    })
 }
 
 #[derive(serde::Deserialize)]

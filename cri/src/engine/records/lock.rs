@@ -19,6 +19,8 @@ use crate::engine::error::{Error, ErrorKind};
 const LOCK_FILE: &str = "lock";
 /// Directories of pods whose removal has begun.
 const REMOVED_PREFIX: &str = ".removed-";
+/// Begins with a dot, so that it is not taken for a pod.
+const NAMES_LOCK_FILE: &str = ".names-lock";
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Longer than any step that holds a lock; a stop's grace does not.
@@ -94,6 +96,28 @@ impl Records {
             Err(error) if error.kind() == Io::NotFound => Err(no_such_pod(id)),
             Err(error) => Err(files::storage("lock", &directory, error)),
         }
+    }
+
+    /// Keeps others from choosing names until it is dropped: a check that a
+    /// name is free, and taking it, belong together.
+    ///
+    /// Held for some file operations only, so waiting for it blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub fn lock_names(&self) -> Result<File, Error> {
+        let path = self.pods.join(NAMES_LOCK_FILE);
+        let failed = |error| files::storage("lock", &path, error);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)
+            .map_err(|errno| failed(errno.into()))?;
+        Ok(file)
     }
 
     /// Removes what killed removals have left.

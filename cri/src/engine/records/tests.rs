@@ -24,7 +24,7 @@ fn pod(id: &str) -> PodRecord {
     }
 }
 
-fn container(pod_id: &str, id: &str) -> ContainerRecord {
+pub(crate) fn container(pod_id: &str, id: &str) -> ContainerRecord {
     ContainerRecord {
         format: FORMAT,
         id: id.to_owned(),

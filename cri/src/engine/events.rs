@@ -1,0 +1,216 @@
+//! What happens in all pods, whoever makes it happen.
+//!
+//! The monitors tell their subscribers at once. Pods themselves come and go as
+//! records, which are looked at several times a second: the event is then a
+//! fraction of a second late, and no process has to run for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use berth_runtime::monitor::protocol::{Event, Request};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::records::PodPhase;
+use super::{Engine, monitor_link, now_ns};
+
+/// How often the records are looked at.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Events that wait for a slow reader before the sources wait too.
+const BACKLOG: usize = 1024;
+
+/// Something that happened, with the pod it happened in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineEvent {
+    /// The sandbox.
+    pub pod_id: String,
+    /// What happened.
+    pub change: Change,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A sandbox is ready.
+    SandboxReady {
+        /// Nanoseconds since the epoch.
+        at: i64,
+    },
+    /// A sandbox was stopped.
+    SandboxStopped {
+        /// Nanoseconds since the epoch.
+        at: i64,
+    },
+    /// A sandbox was removed.
+    SandboxRemoved {
+        /// Nanoseconds since the epoch.
+        at: i64,
+    },
+    /// Something happened to a container.
+    Container(Event),
+}
+
+impl Engine {
+    /// Everything that happens from now on in all pods of these directories, by
+    /// whatever process. Ends when the stream is dropped.
+    pub fn events(&self) -> ReceiverStream<EngineEvent> {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let engine = self.clone();
+        tokio::spawn(async move { engine.watch(sender).await });
+        ReceiverStream::new(receiver)
+    }
+
+    async fn watch(self, sender: mpsc::Sender<EngineEvent>) {
+        let mut watched = Watched::default();
+        // What is there at the beginning is no event.
+        let mut known = self.phases();
+        for id in known.keys() {
+            watched.subscribe(&self, id, &sender);
+        }
+        loop {
+            tokio::select! {
+                () = sender.closed() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            let now = self.phases();
+            for (pod_id, change) in changes(&known, &now, now_ns()) {
+                if matches!(change, Change::SandboxReady { .. }) {
+                    watched.subscribe(&self, &pod_id, &sender);
+                }
+                if sender.send(EngineEvent { pod_id, change }).await.is_err() {
+                    return;
+                }
+            }
+            watched.keep(&now);
+            known = now;
+        }
+    }
+
+    fn phases(&self) -> BTreeMap<String, PodPhase> {
+        let Ok(listing) = self.records().list_pods() else {
+            return BTreeMap::new();
+        };
+        listing
+            .records
+            .into_iter()
+            .filter(|record| record.phase != PodPhase::HalfMade)
+            .map(|record| (record.id, record.phase))
+            .collect()
+    }
+}
+
+/// What changed between two looks. Pure.
+fn changes(
+    before: &BTreeMap<String, PodPhase>,
+    now: &BTreeMap<String, PodPhase>,
+    at: i64,
+) -> Vec<(String, Change)> {
+    let mut list = Vec::new();
+    for (id, phase) in now {
+        if !before.contains_key(id) {
+            list.push((id.clone(), Change::SandboxReady { at }));
+        }
+        let was_stopped = before.get(id) == Some(&PodPhase::Stopped);
+        if *phase == PodPhase::Stopped && !was_stopped {
+            list.push((id.clone(), Change::SandboxStopped { at }));
+        }
+    }
+    for id in before.keys().filter(|id| !now.contains_key(*id)) {
+        list.push((id.clone(), Change::SandboxRemoved { at }));
+    }
+    list
+}
+
+/// One task for each monitor that is listened to.
+#[derive(Default)]
+struct Watched {
+    tasks: BTreeMap<String, JoinHandle<()>>,
+}
+
+impl Watched {
+    fn subscribe(&mut self, engine: &Engine, pod_id: &str, sender: &mpsc::Sender<EngineEvent>) {
+        let pod_dir = engine.paths().pod(pod_id);
+        let (pod_id, sender) = (pod_id.to_owned(), sender.clone());
+        let key = pod_id.clone();
+        let task = tokio::spawn(async move {
+            let Ok(stream) = monitor_link::take_over(&pod_dir, Request::Subscribe).await else {
+                return;
+            };
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Ok(event) = serde_json::from_str(&line) else {
+                    continue;
+                };
+                let event = EngineEvent {
+                    pod_id: pod_id.clone(),
+                    change: Change::Container(event),
+                };
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+        if let Some(old) = self.tasks.insert(key, task) {
+            old.abort();
+        }
+    }
+
+    /// Forgets those whose pods are gone; they end with the monitor's socket.
+    fn keep(&mut self, now: &BTreeMap<String, PodPhase>) {
+        let gone: BTreeSet<String> = self
+            .tasks
+            .keys()
+            .filter(|id| !now.contains_key(*id))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.tasks.remove(&id);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        for task in self.tasks.values() {
+            task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_looks_give_the_changes_between_them() {
+        let look = |pods: &[(&str, PodPhase)]| {
+            pods.iter()
+                .map(|(id, phase)| ((*id).to_owned(), *phase))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let before = look(&[
+            ("stays", PodPhase::Ready),
+            ("stops", PodPhase::Ready),
+            ("goes", PodPhase::Stopped),
+        ]);
+        let now = look(&[
+            ("stays", PodPhase::Ready),
+            ("stops", PodPhase::Stopped),
+            ("comes", PodPhase::Ready),
+            ("brief", PodPhase::Stopped),
+        ]);
+        let at = 5;
+        let mut found = changes(&before, &now, at);
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let expected = [
+            ("brief", Change::SandboxReady { at }),
+            ("brief", Change::SandboxStopped { at }),
+            ("comes", Change::SandboxReady { at }),
+            ("goes", Change::SandboxRemoved { at }),
+            ("stops", Change::SandboxStopped { at }),
+        ];
+        assert_eq!(found, expected.map(|(id, change)| (id.to_owned(), change)));
+    }
+}

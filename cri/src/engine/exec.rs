@@ -1,0 +1,574 @@
+//! Running one more program in a container.
+//!
+//! `berth-oci exec` runs as a child of who asked, not of the monitor: the
+//! program ends with its client, and its output needs no detour.
+//!
+//! ```text
+//! without a terminal   client ◀─ three pipes ─▶ berth-oci exec ─▶ program
+//! with one             client ◀─────── pty master ───────────────▶ program
+//! ```
+//!
+//! The OCI runtime makes the program's own terminal inside the container (its
+//! device has to be in the container's devpts) and sends the master end back
+//! over a socket.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use berth_runtime::monitor::protocol::ContainerState as LiveState;
+use oci_spec::runtime::{Process, UserBuilder};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use super::container::read_config;
+use super::error::{Error, ErrorKind};
+use super::id::random_id;
+use super::oci_call::last_words;
+use super::records::{ContainerRecord, PodRecord, files as record_files, no_such_container};
+use super::spec::{clean_absolute, process::set_variable, user};
+use super::{Engine, monitor_link};
+use crate::v1;
+
+/// The program's terminal: its master end arrives over a socket.
+mod console;
+
+/// What `exec_sync` collects of each stream; more is an error that says so.
+const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
+/// After the program ended, how long what it left in the background may still
+/// write before its pipes are closed.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A program to run in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The program and its arguments.
+    pub arguments: Vec<String>,
+    /// Whether it gets a terminal.
+    pub terminal: bool,
+    /// `NAME=value`, over those of the container.
+    pub environment: Vec<String>,
+    /// `user`, `uid`, `user:group`; the container's own when absent.
+    pub user: Option<String>,
+    /// The directory to begin in; the container's own when absent.
+    pub working_directory: Option<String>,
+    /// All capabilities, as of a privileged container.
+    pub privileged: bool,
+}
+
+/// Columns and rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+/// Where a program's input comes from and its output goes.
+pub struct ExecIo {
+    /// Standard input; `/dev/null` when absent.
+    pub stdin: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Standard output; with a terminal, both.
+    pub stdout: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Standard error; unused with a terminal.
+    pub stderr: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The sizes of the client's terminal, the first one at once.
+    pub resize: Option<mpsc::Receiver<TerminalSize>>,
+}
+
+/// What a program has written, with its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// The program's status, or 128 plus the signal that ended it.
+    pub exit_code: i32,
+}
+
+/// A call of the OCI runtime, ready to run.
+struct PreparedExec {
+    command: Command,
+    /// `process.json` and the pid file; removed when this is dropped.
+    _files: ExecFiles,
+    pid_file: PathBuf,
+}
+
+/// Temporary files of one exec.
+struct ExecFiles {
+    paths: Vec<PathBuf>,
+}
+
+impl Drop for ExecFiles {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            // The pod's directory goes with the pod in any case.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Engine {
+    /// Runs a program in a container and collects what it writes.
+    ///
+    /// A zero `timeout` is none.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `WrongState` when the container does not run, `Timeout` after
+    /// which the program was killed, `Runtime` when it could not be started or
+    /// wrote more than 16 MiB.
+    pub async fn exec_collect(
+        &self,
+        wanted: &str,
+        request: &ExecRequest,
+        timeout: Duration,
+    ) -> Result<ExecOutput, Error> {
+        let mut prepared = self.prepare_exec(wanted, request, None).await?;
+        let mut child = prepared
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(runtime_failed)?;
+        let collected = collect(&mut child);
+        let outcome = if timeout.is_zero() {
+            collected.await
+        } else {
+            match tokio::time::timeout(timeout, collected).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "command {:?} did not end within {} seconds and was killed",
+                        request.arguments.join(" "),
+                        timeout.as_secs()
+                    ),
+                )),
+            }
+        };
+        if outcome.is_err() {
+            end_program(&prepared.pid_file, &mut child).await;
+        }
+        outcome
+    }
+
+    /// Runs a program in a container, joined to the client's input and output.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `WrongState` when the container does not run, `Runtime` when
+    /// the program could not be started.
+    pub async fn exec(
+        &self,
+        wanted: &str,
+        request: &ExecRequest,
+        io: ExecIo,
+    ) -> Result<i32, Error> {
+        match request.terminal {
+            true => self.exec_with_terminal(wanted, request, io).await,
+            false => self.exec_with_pipes(wanted, request, io).await,
+        }
+    }
+
+    async fn exec_with_pipes(
+        &self,
+        wanted: &str,
+        request: &ExecRequest,
+        io: ExecIo,
+    ) -> Result<i32, Error> {
+        let mut prepared = self.prepare_exec(wanted, request, None).await?;
+        let input = match io.stdin {
+            Some(_) => Stdio::piped(),
+            None => Stdio::null(),
+        };
+        let mut child = prepared
+            .command
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(runtime_failed)?;
+        let mut guard = EndOnDrop {
+            pid_file: prepared.pid_file.clone(),
+            armed: true,
+        };
+        let feed = child
+            .stdin
+            .take()
+            .zip(io.stdin)
+            .map(|(mut pipe, mut input)| {
+                // Its own task: the program may end while the client's input stays open.
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut input, &mut pipe).await;
+                    let _ = pipe.shutdown().await;
+                })
+            });
+        let stdout = tokio::spawn(copy_all(child.stdout.take(), io.stdout));
+        let stderr = tokio::spawn(copy_all(child.stderr.take(), io.stderr));
+        let status = child.wait().await.map_err(runtime_failed)?;
+        guard.armed = false;
+        for stream in [stdout, stderr] {
+            let abort = stream.abort_handle();
+            if tokio::time::timeout(DRAIN, stream).await.is_err() {
+                abort.abort();
+            }
+        }
+        if let Some(feed) = feed {
+            feed.abort();
+        }
+        Ok(code_of(status))
+    }
+
+    async fn exec_with_terminal(
+        &self,
+        wanted: &str,
+        request: &ExecRequest,
+        io: ExecIo,
+    ) -> Result<i32, Error> {
+        let record = self.container(wanted)?;
+        let socket = self
+            .paths()
+            .pod(&record.pod_id)
+            .join(format!("exec-{}.sock", &random_id()[..8]));
+        let console = console::listen(&socket)?;
+        let mut prepared = self.prepare_exec(&record.id, request, Some(socket)).await?;
+        let mut child = prepared
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(runtime_failed)?;
+        let mut guard = EndOnDrop {
+            pid_file: prepared.pid_file.clone(),
+            armed: true,
+        };
+        let stderr = child.stderr.take();
+        let master = tokio::select! {
+            master = console.receive() => master?,
+            status = child.wait() => {
+                guard.armed = false;
+                let mut reason = Vec::new();
+                if let Some(mut stderr) = stderr {
+                    let _ = stderr.read_to_end(&mut reason).await;
+                }
+                let status = status.map_err(runtime_failed)?;
+                return Err(Error::new(
+                    ErrorKind::Runtime,
+                    format!("the program was not started ({status}): {}", last_words(&reason)),
+                ));
+            }
+        };
+        let bridge = tokio::spawn(console::bridge(master, io));
+        let status = child.wait().await.map_err(runtime_failed)?;
+        guard.armed = false;
+        let abort = bridge.abort_handle();
+        if tokio::time::timeout(DRAIN, bridge).await.is_err() {
+            abort.abort();
+        }
+        Ok(code_of(status))
+    }
+
+    /// Writes `process.json` and puts the command line together.
+    async fn prepare_exec(
+        &self,
+        wanted: &str,
+        request: &ExecRequest,
+        console: Option<PathBuf>,
+    ) -> Result<PreparedExec, Error> {
+        let mut files = ExecFiles {
+            paths: console.iter().cloned().collect(),
+        };
+        let record = self.container(wanted)?;
+        let pod = self
+            .records()
+            .read_pod(&record.pod_id)?
+            .ok_or_else(|| no_such_container(wanted))?;
+        self.refuse_unless_running(&record).await?;
+        let process = self.plan_exec(&record, request)?;
+        let pod_dir = self.paths().pod(&pod.id);
+        let number = random_id();
+        let process_file = pod_dir.join(format!("exec-{number}.json"));
+        let pid_file = pod_dir.join(format!("exec-{number}.pid"));
+        files.paths.extend([process_file.clone(), pid_file.clone()]);
+        let bytes = serde_json::to_vec(&process).map_err(|error| {
+            Error::caused(ErrorKind::Invalid, "encode the program to run", error)
+        })?;
+        std::fs::write(&process_file, bytes)
+            .map_err(|error| record_files::storage("write", &process_file, error))?;
+        let mut command = self.exec_command(&pod);
+        command.arg("--process").arg(&process_file);
+        command.arg("--pid-file").arg(&pid_file);
+        if let Some(socket) = &console {
+            command.arg("--console-socket").arg(socket);
+        }
+        command.arg(&record.id).kill_on_drop(true);
+        Ok(PreparedExec {
+            command,
+            _files: files,
+            pid_file,
+        })
+    }
+
+    fn exec_command(&self, pod: &PodRecord) -> Command {
+        let mut command = self.runtime_command(pod);
+        command.arg("exec");
+        command
+    }
+
+    async fn refuse_unless_running(&self, record: &ContainerRecord) -> Result<(), Error> {
+        let pod_dir = self.paths().pod(&record.pod_id);
+        let live = monitor_link::status(&pod_dir).await?.unwrap_or_default();
+        let runs = live
+            .iter()
+            .any(|live| live.id == record.id && live.state == LiveState::Running);
+        if runs {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::WrongState,
+            format!(
+                "container {}: does not run; nothing was started in it",
+                record.id
+            ),
+        ))
+    }
+
+    /// The container's own process with what the request changes.
+    fn plan_exec(&self, record: &ContainerRecord, request: &ExecRequest) -> Result<Process, Error> {
+        if request.arguments.first().is_none_or(String::is_empty) {
+            return Err(Error::invalid("cmd: must not be empty"));
+        }
+        if request.arguments.iter().any(|text| text.contains('\0')) {
+            return Err(Error::invalid("cmd: an argument holds a NUL"));
+        }
+        let bundle = self.paths().bundle(&record.pod_id, &record.id);
+        let mut process = read_config(&bundle)?
+            .process()
+            .clone()
+            .ok_or_else(|| Error::new(ErrorKind::Storage, "the container has no process"))?;
+        process.set_args(Some(request.arguments.clone()));
+        process.set_terminal(Some(request.terminal));
+        let mut variables = process.env().clone().unwrap_or_default();
+        if request.terminal {
+            set_variable(&mut variables, "TERM=xterm".to_owned());
+        }
+        for variable in &request.environment {
+            if !variable.contains('=') || variable.starts_with('=') || variable.contains('\0') {
+                return Err(Error::invalid(format!(
+                    "environment: {variable:?} is not NAME=value"
+                )));
+            }
+            set_variable(&mut variables, variable.clone());
+        }
+        process.set_env(Some(variables));
+        if let Some(directory) = &request.working_directory {
+            process.set_cwd(clean_absolute("working_directory", directory)?);
+        }
+        if let Some(name) = &request.user {
+            self.set_user(&mut process, record, name)?;
+        }
+        if request.privileged {
+            let all = super::spec::capabilities::plan_capabilities(
+                &v1::Capability::default(),
+                &self.host().capabilities,
+                super::spec::Privilege::Privileged,
+            )?;
+            process.set_capabilities(Some(all));
+        }
+        Ok(process)
+    }
+
+    fn set_user(
+        &self,
+        process: &mut Process,
+        record: &ContainerRecord,
+        name: &str,
+    ) -> Result<(), Error> {
+        let rootfs = self.paths().rootfs(&record.pod_id, &record.id);
+        let accounts = user::read_accounts(&rootfs)?;
+        let context = v1::LinuxContainerSecurityContext::default();
+        let resolved = user::resolve_user(&context, name, &accounts)?;
+        let user = UserBuilder::default()
+            .uid(resolved.run_as.uid)
+            .gid(resolved.run_as.gid)
+            .additional_gids(resolved.run_as.additional_gids)
+            .build()?;
+        process.set_user(user);
+        let mut variables = process.env().clone().unwrap_or_default();
+        set_variable(&mut variables, format!("HOME={}", resolved.home));
+        process.set_env(Some(variables));
+        Ok(())
+    }
+}
+
+/// Kills the program of a client that went away: its future was dropped.
+struct EndOnDrop {
+    pid_file: PathBuf,
+    armed: bool,
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            kill_by_pid_file(&self.pid_file);
+        }
+    }
+}
+
+/// Ends the program and then the runtime that waits for it.
+async fn end_program(pid_file: &std::path::Path, child: &mut Child) {
+    kill_by_pid_file(pid_file);
+    let _ = child.start_kill();
+    let _ = child.wait().await;
+}
+
+/// The runtime wrote the program's number as the host sees it. The number
+/// cannot have passed to another process: the runtime has not waited for its
+/// child yet, and until then the kernel keeps the number.
+fn kill_by_pid_file(pid_file: &std::path::Path) {
+    let pid = std::fs::read_to_string(pid_file)
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok())
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Reads both streams to their ends, and the status.
+async fn collect(child: &mut Child) -> Result<ExecOutput, Error> {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let status = {
+        let reading = async {
+            tokio::try_join!(
+                read_bounded(out, &mut stdout, "standard output"),
+                read_bounded(err, &mut stderr, "standard error")
+            )
+            .map(|_| ())
+        };
+        tokio::pin!(reading);
+        tokio::select! {
+            read = &mut reading => {
+                read?;
+                child.wait().await.map_err(runtime_failed)?
+            }
+            status = child.wait() => {
+                // What runs on in the background may keep the pipes open.
+                if let Ok(read) = tokio::time::timeout(DRAIN, reading).await {
+                    read?;
+                }
+                status.map_err(runtime_failed)?
+            }
+        }
+    };
+    Ok(ExecOutput {
+        stdout,
+        stderr,
+        exit_code: code_of(status),
+    })
+}
+
+async fn read_bounded<R: AsyncRead + Unpin>(
+    stream: Option<R>,
+    into: &mut Vec<u8>,
+    name: &str,
+) -> Result<(), Error> {
+    let Some(stream) = stream else {
+        return Ok(());
+    };
+    stream
+        .take(OUTPUT_LIMIT_BYTES as u64 + 1)
+        .read_to_end(into)
+        .await
+        .map_err(runtime_failed)?;
+    if into.len() > OUTPUT_LIMIT_BYTES {
+        return Err(Error::new(
+            ErrorKind::Runtime,
+            format!(
+                "the command wrote more than {} MiB to {name} and was killed",
+                OUTPUT_LIMIT_BYTES >> 20
+            ),
+        ));
+    }
+    Ok(())
+}
+
+async fn copy_all<R, W>(from: Option<R>, mut to: W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    if let Some(mut from) = from {
+        // A client that no longer reads is no failure of the program.
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    }
+    let _ = to.flush().await;
+}
+
+/// A shell's way: 128 and the signal's number.
+fn code_of(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(255)
+}
+
+fn runtime_failed(error: std::io::Error) -> Error {
+    Error::caused(ErrorKind::Runtime, "run the OCI runtime's exec", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Child {
+        Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_streams_and_the_status_are_collected() {
+        let output = collect(&mut shell("echo out; echo err >&2; exit 7"))
+            .await
+            .unwrap();
+        assert_eq!(output.stdout, b"out\n");
+        assert_eq!(output.stderr, b"err\n");
+        assert_eq!(output.exit_code, 7);
+        let killed = collect(&mut shell("kill -9 $$")).await.unwrap();
+        assert_eq!(killed.exit_code, 137);
+    }
+
+    #[tokio::test]
+    async fn too_much_output_is_refused() {
+        let mut child = shell("head -c 17000000 /dev/zero");
+        let error = collect(&mut child).await.unwrap_err();
+        assert!(error.to_string().contains("16 MiB"), "{error}");
+        child.start_kill().unwrap();
+        child.wait().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_background_program_does_not_hold_the_answer() {
+        let begin = std::time::Instant::now();
+        let output = collect(&mut shell("sleep 30 & echo $!")).await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        let pid = String::from_utf8(output.stdout).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+}

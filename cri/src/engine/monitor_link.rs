@@ -1,0 +1,244 @@
+//! Starting a pod's monitor and asking it things.
+//!
+//! The monitor's client blocks, so every call runs on a thread of the runtime's
+//! blocking pool. A wait for a container's end would hold such a thread for
+//! ever; [`wait`] therefore speaks the same one-line protocol over an
+//! asynchronous socket.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use berth_runtime::monitor::client::{self, ClientError};
+use berth_runtime::monitor::protocol::{
+    CONFIG_NAME, ContainerRecord, EXITS_FOLDER, ExitRecord, FailureKind, MonitorConfig, Reply,
+    Request,
+};
+use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+use super::error::{Error, ErrorKind};
+use super::records::files::{read_plain_json, replace_json};
+
+/// More than a reason ever takes; the monitor's standard error is read no further.
+const REASON_LIMIT_BYTES: u64 = 64 << 10;
+
+/// Writes the configuration and runs `berth-oci monitor POD_DIR`.
+///
+/// # Errors
+///
+/// `Runtime` with the monitor's own words. It has left nothing behind then.
+pub async fn start(program: &Path, pod_dir: &Path, config: &MonitorConfig) -> Result<(), Error> {
+    replace_json(&pod_dir.join(CONFIG_NAME), config)?;
+    let failed = |error: std::io::Error| {
+        Error::caused(
+            ErrorKind::Runtime,
+            format!("run {} monitor", program.display()),
+            error,
+        )
+    };
+    let mut child = Command::new(program)
+        .arg("monitor")
+        .arg(pod_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut reason = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr
+            .take(REASON_LIMIT_BYTES)
+            .read_to_end(&mut reason)
+            .await
+            .map_err(failed)?;
+    }
+    let status = child.wait().await.map_err(failed)?;
+    if status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&reason);
+    Err(Error::new(
+        ErrorKind::Runtime,
+        format!(
+            "the pod's monitor did not start ({status}): {}",
+            reason.trim()
+        ),
+    ))
+}
+
+/// Asks a monitor once.
+///
+/// # Errors
+///
+/// `Unavailable` when it does not answer; the failure's kind when it refuses.
+pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
+    let pod_dir = pod_dir.to_path_buf();
+    let reply = blocking(move || {
+        client::connect(&pod_dir)
+            .and_then(|mut client| client.call(&request))
+            .map_err(unavailable)
+    })
+    .await?;
+    refuse_failure(reply)
+}
+
+/// What a monitor says of its containers; none when no monitor answers.
+///
+/// # Errors
+///
+/// When it answers with something else.
+pub async fn status(pod_dir: &Path) -> Result<Option<Vec<ContainerRecord>>, Error> {
+    match call(pod_dir, Request::Status { id: None }).await {
+        Ok(Reply::Containers { containers }) => Ok(Some(containers)),
+        Ok(other) => Err(nonsense(&other)),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until a container has ended.
+///
+/// # Errors
+///
+/// `NotFound` for an unknown container, `Unavailable` when the monitor goes.
+pub async fn wait(pod_dir: &Path, id: &str) -> Result<ExitRecord, Error> {
+    let stream = open_stream(pod_dir).await?;
+    let lost = |error: std::io::Error| {
+        Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error)
+    };
+    let mut stream = BufReader::new(stream);
+    let mut line = encode(&Request::Wait { id: id.to_owned() })?;
+    stream.write_all(&line).await.map_err(lost)?;
+    line.clear();
+    let read = stream.read_until(b'\n', &mut line).await.map_err(lost)?;
+    if read == 0 {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the pod's monitor ended while a container was waited for",
+        ));
+    }
+    match refuse_failure(decode(&line)?)? {
+        Reply::Exited(record) => Ok(record),
+        other => Err(nonsense(&other)),
+    }
+}
+
+/// A connection that a call takes over: `Attach` or `Subscribe`.
+///
+/// # Errors
+///
+/// As [`call`].
+pub async fn take_over(pod_dir: &Path, request: Request) -> Result<UnixStream, Error> {
+    let pod_dir = pod_dir.to_path_buf();
+    let (reply, stream) = blocking(move || {
+        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
+        let reply = client.call(&request).map_err(unavailable)?;
+        Ok((reply, client.into_stream()))
+    })
+    .await?;
+    match refuse_failure(reply)? {
+        Reply::Done => {}
+        other => return Err(nonsense(&other)),
+    }
+    stream
+        .set_nonblocking(true)
+        .and_then(|()| UnixStream::from_std(stream))
+        .map_err(|error| Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error))
+}
+
+/// How a container ended, as its monitor has written to disk.
+///
+/// # Errors
+///
+/// `Storage` when the file is damaged.
+pub fn read_exit(pod_dir: &Path, id: &str) -> Result<Option<ExitRecord>, Error> {
+    read_plain_json(&exit_path(pod_dir, id))
+}
+
+/// Where a container's exit record is.
+pub fn exit_path(pod_dir: &Path, id: &str) -> PathBuf {
+    pod_dir.join(EXITS_FOLDER).join(format!("{id}.json"))
+}
+
+async fn open_stream(pod_dir: &Path) -> Result<UnixStream, Error> {
+    let pod_dir = pod_dir.to_path_buf();
+    let stream = blocking(move || {
+        client::connect(&pod_dir)
+            .map(client::Client::into_stream)
+            .map_err(unavailable)
+    })
+    .await?;
+    stream
+        .set_nonblocking(true)
+        .and_then(|()| UnixStream::from_std(stream))
+        .map_err(|error| Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error))
+}
+
+/// Runs what blocks on a thread that may block.
+///
+/// # Errors
+///
+/// What the closure returns; `Storage` when it panicked.
+pub async fn blocking<T, F>(work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Error> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Error::caused(
+            ErrorKind::Storage,
+            "a step of the engine was broken off",
+            error,
+        )),
+    }
+}
+
+fn encode(request: &Request) -> Result<Vec<u8>, Error> {
+    let mut line = serde_json::to_vec(request).map_err(|error| {
+        Error::caused(ErrorKind::Invalid, "encode a call to the monitor", error)
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn decode(line: &[u8]) -> Result<Reply, Error> {
+    serde_json::from_slice(line).map_err(|error| {
+        Error::caused(
+            ErrorKind::Unavailable,
+            "the monitor's reply makes no sense",
+            error,
+        )
+    })
+}
+
+fn refuse_failure(reply: Reply) -> Result<Reply, Error> {
+    let Reply::Failed { kind, message } = reply else {
+        return Ok(reply);
+    };
+    let kind = match kind {
+        FailureKind::NotFound => ErrorKind::NotFound,
+        FailureKind::WrongState => ErrorKind::WrongState,
+        FailureKind::BadRequest => ErrorKind::Invalid,
+        FailureKind::Runtime => ErrorKind::Runtime,
+        FailureKind::Internal => ErrorKind::Storage,
+    };
+    Err(Error::new(kind, message))
+}
+
+fn nonsense(reply: &Reply) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the pod's monitor gave an answer to another call: {reply:?}"),
+    )
+}
+
+fn unavailable(error: ClientError) -> Error {
+    Error::caused(
+        ErrorKind::Unavailable,
+        "the pod's monitor does not answer",
+        error,
+    )
+}

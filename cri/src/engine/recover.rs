@@ -1,0 +1,93 @@
+//! What engines that died have left half-made, undone.
+//!
+//! A record says `half-made` from before the first step to after the last. Its
+//! maker holds the pod's lock meanwhile, so a half-made record *whose lock can
+//! be had* is a dead maker's. The same happens to pods without a record (killed
+//! between two steps of a removal) and to leftovers of a reboot.
+
+use std::collections::BTreeSet;
+
+use super::error::{Error, Failures};
+use super::records::lock::LockedPod;
+use super::records::{ContainerPhase, PodPhase, files as record_files};
+use super::{Engine, mount_table};
+
+impl Engine {
+    /// Undoes what can be undone; what cannot be is told of in the log, and the
+    /// next engine tries again.
+    pub(super) async fn recover(&self) {
+        let mut failures = Failures::default();
+        failures.note(self.records().remove_leftovers());
+        failures.note(self.recover_pods().await);
+        failures.note(self.remove_nameless_directories());
+        failures.note(self.reconcile_network().await);
+        if let Err(error) = failures.into_result("recovery") {
+            tracing::warn!("{}", error.chain());
+        }
+    }
+
+    async fn recover_pods(&self) -> Result<(), Error> {
+        let mut failures = Failures::default();
+        for id in self.records().pod_ids()? {
+            // Busy: its holder lives. Gone: somebody else was faster.
+            if let Ok(Some(locked)) = self.records().try_lock_pod(&id) {
+                failures.note(self.recover_pod(locked).await);
+            }
+        }
+        failures.into_result("half-made sandboxes")
+    }
+
+    async fn recover_pod(&self, locked: LockedPod) -> Result<(), Error> {
+        let Some(record) = self.records().read_pod(locked.id())? else {
+            // Its maker died before it wrote the first record: nothing was made.
+            return locked.remove();
+        };
+        if record.phase == PodPhase::HalfMade {
+            tracing::info!(pod = %record.id, "undoing a half-made sandbox");
+            self.take_down(&locked, &record).await?;
+            self.clear_away(&record).await?;
+            return locked.remove();
+        }
+        let mut failures = Failures::default();
+        let listing = self.records().list_containers(&record.id)?;
+        for damaged in &listing.damaged {
+            tracing::error!("{}", damaged.chain());
+        }
+        for container in listing.records {
+            if container.phase == ContainerPhase::HalfMade {
+                tracing::info!(container = %container.id, "undoing a half-made container");
+                failures.note(self.take_away(&locked, &record, &container.id).await);
+            }
+        }
+        failures.into_result("half-made containers")
+    }
+
+    /// Run-time directories of pods that have no record at all.
+    fn remove_nameless_directories(&self) -> Result<(), Error> {
+        let mut failures = Failures::default();
+        for id in record_files::names_in(&self.paths().pods(), "")? {
+            // The record is written first and removed last, so a directory
+            // without one belongs to nobody. A removal in another process is in
+            // its last steps then and takes no harm.
+            if !self.records().directory().join(&id).exists() {
+                failures.note(mount_table::remove_unmounted(&self.paths().pod(&id)));
+            }
+        }
+        failures.into_result("directories without a record")
+    }
+
+    /// Gives back the addresses and ports of pods that are no more.
+    async fn reconcile_network(&self) -> Result<(), Error> {
+        // Half-made ones too: their maker may live and be about to write.
+        let live: BTreeSet<String> = self.records().pod_ids()?.into_iter().collect();
+        let given_back = self
+            .netd()
+            .reconcile(&live)
+            .await
+            .map_err(super::sandbox::network_error)?;
+        for pod in given_back {
+            tracing::info!(%pod, "gave back the network of a pod that is no more");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,406 @@
+//! The CRI's calls on an engine.
+//!
+//! One method a call: read the request, call the engine, write the reply. What
+//! a call means stands where the engine does it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tonic::Status;
+
+use super::error::Error;
+use super::exec::ExecRequest;
+use super::records::{PodPhase, PodRecord, namespace_options};
+use super::view::ContainerView;
+use super::{Engine, now_ns};
+use crate::service::CriService;
+use crate::v1;
+
+/// Images, in the CRI's words.
+mod image_calls;
+/// Which sandboxes and containers a filter lets through.
+mod select;
+
+#[async_trait]
+impl CriService for Engine {
+    async fn run_pod_sandbox(
+        &self,
+        request: v1::RunPodSandboxRequest,
+    ) -> Result<v1::RunPodSandboxResponse, Status> {
+        let config = request
+            .config
+            .ok_or_else(|| Error::invalid("config: is missing"))?;
+        let pod_sandbox_id = self.run_sandbox(config, request.runtime_handler).await?;
+        Ok(v1::RunPodSandboxResponse { pod_sandbox_id })
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: v1::StopPodSandboxRequest,
+    ) -> Result<v1::StopPodSandboxResponse, Status> {
+        self.stop_sandbox(&request.pod_sandbox_id).await?;
+        Ok(v1::StopPodSandboxResponse {})
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: v1::RemovePodSandboxRequest,
+    ) -> Result<v1::RemovePodSandboxResponse, Status> {
+        self.remove_sandbox(&request.pod_sandbox_id).await?;
+        Ok(v1::RemovePodSandboxResponse {})
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: v1::PodSandboxStatusRequest,
+    ) -> Result<v1::PodSandboxStatusResponse, Status> {
+        let record = self.sandbox(&request.pod_sandbox_id)?;
+        let state = self.sandbox_state(&record).await;
+        let views = self.views(&record).await?;
+        Ok(v1::PodSandboxStatusResponse {
+            info: verbose_info(request.verbose, &record)?,
+            status: Some(sandbox_status(&record, state)),
+            containers_statuses: views.iter().map(container_status).collect(),
+            timestamp: now_ns(),
+        })
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: v1::ListPodSandboxRequest,
+    ) -> Result<v1::ListPodSandboxResponse, Status> {
+        let filter = request.filter.unwrap_or_default();
+        let mut items = Vec::new();
+        for record in self.made_sandboxes()? {
+            if !select::sandbox_matches(&filter, &record) {
+                continue;
+            }
+            let state = self.sandbox_state(&record).await;
+            let wanted = filter.state.as_ref().map(|value| value.state);
+            if wanted.is_none_or(|wanted| wanted == state as i32) {
+                items.push(sandbox_item(&record, state));
+            }
+        }
+        Ok(v1::ListPodSandboxResponse { items })
+    }
+
+    async fn create_container(
+        &self,
+        request: v1::CreateContainerRequest,
+    ) -> Result<v1::CreateContainerResponse, Status> {
+        let container_id = self.create(request).await?;
+        Ok(v1::CreateContainerResponse { container_id })
+    }
+
+    async fn start_container(
+        &self,
+        request: v1::StartContainerRequest,
+    ) -> Result<v1::StartContainerResponse, Status> {
+        self.start(&request.container_id).await?;
+        Ok(v1::StartContainerResponse {})
+    }
+
+    async fn stop_container(
+        &self,
+        request: v1::StopContainerRequest,
+    ) -> Result<v1::StopContainerResponse, Status> {
+        let grace = seconds("timeout", request.timeout)?;
+        self.stop(&request.container_id, grace).await?;
+        Ok(v1::StopContainerResponse {})
+    }
+
+    async fn remove_container(
+        &self,
+        request: v1::RemoveContainerRequest,
+    ) -> Result<v1::RemoveContainerResponse, Status> {
+        self.remove(&request.container_id).await?;
+        Ok(v1::RemoveContainerResponse {})
+    }
+
+    async fn list_containers(
+        &self,
+        request: v1::ListContainersRequest,
+    ) -> Result<v1::ListContainersResponse, Status> {
+        let filter = request.filter.unwrap_or_default();
+        let mut containers = Vec::new();
+        for pod in self.made_sandboxes()? {
+            if !select::is_prefix(&filter.pod_sandbox_id, &pod.id) {
+                continue;
+            }
+            for view in self.views(&pod).await? {
+                if select::container_matches(&filter, &view) {
+                    containers.push(container_item(&view));
+                }
+            }
+        }
+        Ok(v1::ListContainersResponse { containers })
+    }
+
+    async fn container_status(
+        &self,
+        request: v1::ContainerStatusRequest,
+    ) -> Result<v1::ContainerStatusResponse, Status> {
+        let view = self.view(&request.container_id).await?;
+        Ok(v1::ContainerStatusResponse {
+            info: match request.verbose {
+                true => HashMap::from([
+                    ("pid".to_owned(), view.pid.to_string()),
+                    ("record".to_owned(), json_text(&view.record)?),
+                ]),
+                false => HashMap::new(),
+            },
+            status: Some(container_status(&view)),
+        })
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: v1::UpdateContainerResourcesRequest,
+    ) -> Result<v1::UpdateContainerResourcesResponse, Status> {
+        let limits = request
+            .linux
+            .ok_or_else(|| Error::invalid("linux: is missing; nothing was changed"))?;
+        self.update(&request.container_id, limits).await?;
+        Ok(v1::UpdateContainerResourcesResponse {})
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Status> {
+        self.reopen_log(&request.container_id).await?;
+        Ok(v1::ReopenContainerLogResponse {})
+    }
+
+    async fn exec_sync(
+        &self,
+        request: v1::ExecSyncRequest,
+    ) -> Result<v1::ExecSyncResponse, Status> {
+        let program = ExecRequest {
+            arguments: request.cmd,
+            ..Default::default()
+        };
+        let timeout = seconds("timeout", request.timeout)?;
+        let output = self
+            .exec_collect(&request.container_id, &program, timeout)
+            .await?;
+        Ok(v1::ExecSyncResponse {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            exit_code: output.exit_code,
+        })
+    }
+
+    async fn container_stats(
+        &self,
+        request: v1::ContainerStatsRequest,
+    ) -> Result<v1::ContainerStatsResponse, Status> {
+        let stats = self.stats(&request.container_id).await?;
+        Ok(v1::ContainerStatsResponse { stats: Some(stats) })
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Status> {
+        let filter = request.filter.unwrap_or_default();
+        // The two filters name the same things.
+        let filter = v1::ContainerFilter {
+            id: filter.id,
+            state: None,
+            pod_sandbox_id: filter.pod_sandbox_id,
+            label_selector: filter.label_selector,
+        };
+        let mut stats = Vec::new();
+        for pod in self.made_sandboxes()? {
+            if !select::is_prefix(&filter.pod_sandbox_id, &pod.id) {
+                continue;
+            }
+            for view in self.views(&pod).await? {
+                if select::container_matches(&filter, &view) {
+                    stats.push(self.stats_of(view).await?);
+                }
+            }
+        }
+        Ok(v1::ListContainerStatsResponse { stats })
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: v1::PodSandboxStatsRequest,
+    ) -> Result<v1::PodSandboxStatsResponse, Status> {
+        let stats = self.sandbox_stats(&request.pod_sandbox_id).await?;
+        Ok(v1::PodSandboxStatsResponse { stats: Some(stats) })
+    }
+
+    async fn list_images(
+        &self,
+        request: v1::ListImagesRequest,
+    ) -> Result<v1::ListImagesResponse, Status> {
+        Ok(image_calls::list(self, request).await?)
+    }
+
+    async fn image_status(
+        &self,
+        request: v1::ImageStatusRequest,
+    ) -> Result<v1::ImageStatusResponse, Status> {
+        Ok(image_calls::status(self, request).await?)
+    }
+
+    async fn pull_image(
+        &self,
+        request: v1::PullImageRequest,
+    ) -> Result<v1::PullImageResponse, Status> {
+        Ok(image_calls::pull(self, request).await?)
+    }
+
+    async fn remove_image(
+        &self,
+        request: v1::RemoveImageRequest,
+    ) -> Result<v1::RemoveImageResponse, Status> {
+        Ok(image_calls::remove(self, request).await?)
+    }
+
+    async fn image_fs_info(
+        &self,
+        _request: v1::ImageFsInfoRequest,
+    ) -> Result<v1::ImageFsInfoResponse, Status> {
+        Ok(image_calls::file_systems(self).await?)
+    }
+}
+
+impl Engine {
+    /// The sandboxes that were made; damaged records are told of in the log.
+    fn made_sandboxes(&self) -> Result<Vec<PodRecord>, Error> {
+        let listing = self.records().list_pods()?;
+        for error in &listing.damaged {
+            tracing::error!("{}", error.chain());
+        }
+        let made = |record: &PodRecord| record.phase != PodPhase::HalfMade;
+        Ok(listing.records.into_iter().filter(made).collect())
+    }
+}
+
+fn sandbox_item(record: &PodRecord, state: v1::PodSandboxState) -> v1::PodSandbox {
+    let config = &record.config.0;
+    v1::PodSandbox {
+        id: record.id.clone(),
+        metadata: config.metadata.clone(),
+        state: state as i32,
+        created_at: record.created_at,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        runtime_handler: record.runtime_handler.clone(),
+    }
+}
+
+fn sandbox_status(record: &PodRecord, state: v1::PodSandboxState) -> v1::PodSandboxStatus {
+    let config = &record.config.0;
+    let mut addresses = match state {
+        v1::PodSandboxState::SandboxReady => {
+            super::sandbox::addresses(record.network.as_ref()).into_iter()
+        }
+        // They may belong to another pod by now.
+        v1::PodSandboxState::SandboxNotready => Vec::new().into_iter(),
+    };
+    v1::PodSandboxStatus {
+        id: record.id.clone(),
+        metadata: config.metadata.clone(),
+        state: state as i32,
+        created_at: record.created_at,
+        network: Some(v1::PodSandboxNetworkStatus {
+            ip: addresses.next().unwrap_or_default(),
+            additional_ips: addresses.map(|ip| v1::PodIp { ip }).collect(),
+        }),
+        linux: Some(v1::LinuxPodSandboxStatus {
+            namespaces: Some(v1::Namespace {
+                options: Some(namespace_options(config).cloned().unwrap_or_default()),
+            }),
+        }),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        runtime_handler: record.runtime_handler.clone(),
+    }
+}
+
+fn container_item(view: &ContainerView) -> v1::Container {
+    let record = &view.record;
+    let config = &record.config.0;
+    v1::Container {
+        id: record.id.clone(),
+        pod_sandbox_id: record.pod_id.clone(),
+        metadata: config.metadata.clone(),
+        image: config.image.clone(),
+        image_ref: record.image_ref.clone(),
+        state: view.state as i32,
+        created_at: record.created_at,
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        image_id: record.image_id.clone(),
+    }
+}
+
+fn container_status(view: &ContainerView) -> v1::ContainerStatus {
+    let record = &view.record;
+    let config = &record.config.0;
+    v1::ContainerStatus {
+        id: record.id.clone(),
+        metadata: config.metadata.clone(),
+        state: view.state as i32,
+        created_at: record.created_at,
+        started_at: view.started_at,
+        finished_at: view.finished_at,
+        exit_code: view.exit_code,
+        image: config.image.clone(),
+        image_ref: record.image_ref.clone(),
+        reason: view.reason.to_owned(),
+        message: view.message.clone(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        mounts: config.mounts.clone(),
+        log_path: record
+            .log_path
+            .as_ref()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        resources: Some(v1::ContainerResources {
+            linux: Some(record.resources.0.clone()),
+            ..Default::default()
+        }),
+        image_id: record.image_id.clone(),
+        user: Some(v1::ContainerUser {
+            linux: Some(v1::LinuxContainerUser {
+                uid: record.run_as.uid.into(),
+                gid: record.run_as.gid.into(),
+                supplemental_groups: record
+                    .run_as
+                    .additional_gids
+                    .iter()
+                    .map(|gid| i64::from(*gid))
+                    .collect(),
+            }),
+        }),
+        stop_signal: select::cri_signal(record.stop_signal) as i32,
+    }
+}
+
+fn verbose_info(verbose: bool, record: &PodRecord) -> Result<HashMap<String, String>, Error> {
+    if !verbose {
+        return Ok(HashMap::new());
+    }
+    Ok(HashMap::from([("record".to_owned(), json_text(record)?)]))
+}
+
+fn json_text<R: serde::Serialize>(record: &R) -> Result<String, Error> {
+    serde_json::to_string(record).map_err(|error| {
+        Error::caused(super::error::ErrorKind::Storage, "encode the record", error)
+    })
+}
+
+/// The CRI counts in whole seconds; a negative number is none at all.
+fn seconds(field: &str, value: i64) -> Result<Duration, Error> {
+    u64::try_from(value)
+        .map(Duration::from_secs)
+        .map_err(|_| Error::invalid(format!("{field}: {value} is negative")))
+}
