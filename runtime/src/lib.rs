@@ -3,13 +3,39 @@
 //! The program `berth-oci` is a thin shell around this library. The engine in
 //! `berth-cri` uses [`monitor::protocol`] to talk to a pod's monitor.
 
+/// The command line.
+pub mod arguments;
 /// Control groups: counting and limiting.
 pub mod cgroup;
+/// Wall-clock time as text.
+pub mod clock;
+/// The runtime's side of a container's making.
+pub mod creation;
+/// What berth-oci answers when it cannot.
+pub mod error;
+/// Programs of the caller at moments of a container's life.
+pub mod hooks;
 /// Names that cannot be mixed up.
 pub mod ids;
+/// Init's side of it.
+pub mod init;
 /// The process that outlives every daemon: one a pod.
 pub mod monitor;
-/// System call filters.
+/// What is to be done, decided before anything is.
+pub mod plan;
+/// A runtime in the foreground: signals, terminal, end.
+pub mod relay;
+/// How a failure is told.
+pub mod report;
+/// Filters of system calls.
 pub mod seccomp;
+/// Steps as data.
+pub mod stage;
+/// The tables of steps, and each step in a file.
+pub mod stages;
+/// What outlives a call: a folder a container.
+pub mod state;
 /// The one door to the kernel.
 pub mod sys;
+/// The commands.
+pub mod verbs;

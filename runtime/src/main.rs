@@ -1,31 +1,23 @@
-//! The program `berth-oci`: parse, call, print the error chain, exit code.
+//! `berth-oci`: an OCI runtime. See the library for how it works.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use berth_runtime::monitor::pod_init;
+use berth_runtime::arguments::Arguments;
+use berth_runtime::{report, verbs};
+use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let outcome = match arguments.as_slice() {
-        [verb, pod_dir] if verb == "monitor" => berth_runtime::monitor::run(Path::new(pod_dir)),
-        // Run by the monitor only, as process 1 of a pod's pid namespace.
-        [verb] if verb == pod_init::VERB => {
-            let served = pod_init::serve();
-            return ExitCode::from(u8::from(served.is_err()));
-        }
-        _ => {
-            eprintln!("usage: berth-oci monitor POD_DIR");
-            return ExitCode::from(2);
-        }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    // Before clap: callers ask for the version with nothing else on the line.
+    let first = std::env::args().nth(1);
+    if matches!(first.as_deref(), Some("--version" | "-v")) {
+        print!("{}", verbs::features::version_lines());
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::parse();
+    match verbs::run(&arguments) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!(
-                "berth-oci: {}",
-                berth_runtime::monitor::failure::chain_text(&error)
-            );
+            report::report(&arguments.global, &error.to_string());
             ExitCode::FAILURE
         }
     }

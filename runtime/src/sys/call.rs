@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +85,12 @@ pub fn narrating() -> bool {
     NARRATING.load(Ordering::Relaxed)
 }
 
+/// Prints a line to standard error. A reader who has gone, such as `head`, must
+/// not end a container's making in the middle.
+pub fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Turns a library's answer into ours; `describe` is asked only when its words
 /// are needed.
 pub fn finish<T, E: HasErrno>(
@@ -93,14 +100,14 @@ pub fn finish<T, E: HasErrno>(
     match result {
         Ok(value) => {
             if narrating() {
-                eprintln!("    {} = ok", describe());
+                tell(format_args!("    {} = ok", describe()));
             }
             Ok(value)
         }
         Err(error) => {
             let error = SyscallError::new(describe(), error.errno());
             if narrating() {
-                eprintln!("    {} = {:?}", error.call, error.errno());
+                tell(format_args!("    {} = {:?}", error.call, error.errno()));
             }
             Err(error)
         }

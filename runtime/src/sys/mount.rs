@@ -245,3 +245,52 @@ fn complaint(fs: BorrowedFd<'_>) -> String {
 pub fn is_unknown_call(error: &SyscallError) -> bool {
     error.errno() == Errno::ENOSYS
 }
+
+/// `mount(source, "/proc/self/fd/N", type, 0, data)`, for option texts that
+/// `fsconfig(2)` has no room for.
+///
+/// # Errors
+///
+/// Those of `mount(2)`.
+pub fn mount_onto(
+    place: BorrowedFd<'_>,
+    kind: &str,
+    source: &str,
+    data: &str,
+) -> Result<(), SyscallError> {
+    let target = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = nix::mount::MsFlags::empty();
+    finish(
+        nix::mount::mount(Some(source), target.as_str(), Some(kind), flags, Some(data)),
+        || format!("mount({source:?}, {target:?}, {kind:?}, 0, {data:?})"),
+    )
+}
+
+/// `mount(NULL, ".", NULL, propagation, NULL)`.
+///
+/// # Errors
+///
+/// `EINVAL`: the working directory is no mount point.
+pub fn set_propagation_here(propagation: u64) -> Result<(), SyscallError> {
+    let flags = nix::mount::MsFlags::from_bits_retain(propagation);
+    finish(
+        nix::mount::mount(None::<&str>, ".", None::<&str>, flags, None::<&str>),
+        || format!("mount(NULL, \".\", NULL, {flags:?}, NULL)"),
+    )
+}
+
+/// `mount(".", "/", NULL, MS_MOVE, NULL)` and `chroot(".")`: for a root that is a
+/// ramfs, which `pivot_root(2)` refuses. The host's mounts lie below it and are
+/// out of reach only as long as nobody may mount.
+///
+/// # Errors
+///
+/// Those of `mount(2)` and `chroot(2)`.
+pub fn move_onto_root() -> Result<(), SyscallError> {
+    let flags = nix::mount::MsFlags::MS_MOVE;
+    finish(
+        nix::mount::mount(Some("."), "/", None::<&str>, flags, None::<&str>),
+        || "mount(\".\", \"/\", NULL, MS_MOVE, NULL)".to_owned(),
+    )?;
+    finish(rustix::process::chroot("."), || "chroot(\".\")".to_owned())
+}

@@ -39,6 +39,18 @@ pub fn open_host(path: &Path) -> Result<OwnedFd, SyscallError> {
     )
 }
 
+/// `open(path, O_RDONLY | O_CLOEXEC)` on the host.
+///
+/// # Errors
+///
+/// Those of `open(2)`.
+pub fn open_readable(path: &Path) -> Result<OwnedFd, SyscallError> {
+    finish(
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
+        || format!("open({}, O_RDONLY)", quoted(path)),
+    )
+}
+
 /// `openat2(root, path, {flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS})`.
 ///
 /// # Errors
@@ -186,18 +198,15 @@ pub fn change_owner(
     )
 }
 
-/// `fchown(2)`.
+/// `fchown(file, uid, -1)`: the group stays.
 ///
 /// # Errors
 ///
 /// `EPERM` without `CAP_CHOWN`; `EINVAL` for an id that the user namespace has not.
-pub fn change_owner_of(file: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), SyscallError> {
-    let (user, group) = (
-        rustix::fs::Uid::from_raw(uid),
-        rustix::fs::Gid::from_raw(gid),
-    );
-    finish(rustix::fs::fchown(file, Some(user), Some(group)), || {
-        format!("fchown({}, {uid}, {gid})", file.as_raw_fd())
+pub fn change_user_of(file: BorrowedFd<'_>, uid: u32) -> Result<(), SyscallError> {
+    let user = rustix::fs::Uid::from_raw(uid);
+    finish(rustix::fs::fchown(file, Some(user), None), || {
+        format!("fchown({}, {uid}, -1)", file.as_raw_fd())
     })
 }
 

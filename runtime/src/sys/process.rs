@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -43,7 +44,11 @@ impl Ended {
     }
 }
 
-/// `long clone3(struct clone_args *, size_t)`: a copy of this process in new namespaces.
+/// `CLONE_INTO_CGROUP` of `<linux/sched.h>`; the libc crate's is an int and overflows.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `long clone3(struct clone_args *, size_t)`: a copy of this process in new namespaces,
+/// and in a version 2 cgroup if one is given.
 ///
 /// The child is a copy-on-write image, as after `fork(2)`, and goes on from here.
 ///
@@ -56,15 +61,23 @@ impl Ended {
 ///
 /// When this process has a second thread: the child would find locks held by
 /// threads that it does not have.
-pub fn clone3(namespaces: CloneFlags) -> Result<Cloned, SyscallError> {
+pub fn clone3(
+    namespaces: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Cloned, SyscallError> {
     assert_eq!(
         count_threads(),
         1,
         "clone3 of a process with several threads"
     );
     let mut pidfd: libc::c_int = -1;
+    let into_cgroup = if cgroup.is_some() {
+        CLONE_INTO_CGROUP
+    } else {
+        0
+    };
     let mut arguments = libc::clone_args {
-        flags: namespaces.bits() as u64 | libc::CLONE_PIDFD as u64,
+        flags: namespaces.bits() as u64 | libc::CLONE_PIDFD as u64 | into_cgroup,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -74,7 +87,7 @@ pub fn clone3(namespaces: CloneFlags) -> Result<Cloned, SyscallError> {
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup: cgroup.map_or(0, |group| group.as_raw_fd() as u64),
     };
     // SAFETY: without CLONE_VM the child has a memory of its own, so its stack
     // and ours do not meet; the assertion above says that no other thread's lock
@@ -211,6 +224,31 @@ pub fn wait_for(pid: HostPid) -> Result<Ended, SyscallError> {
                 return Ok(Ended::Signaled(libc::WTERMSIG(status)));
             }
             Ok(_) => return Ok(Ended::Exited(libc::WEXITSTATUS(status))),
+        }
+    }
+}
+
+/// `poll(2)` on a process that need not be our child: whether it ended in time.
+///
+/// # Errors
+///
+/// Those of `poll(2)`.
+pub fn wait_until_ended(process: BorrowedFd<'_>, limit: Duration) -> Result<bool, SyscallError> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        let timeout = rustix::event::Timespec {
+            tv_sec: i64::from(milliseconds / 1000),
+            tv_nsec: i64::from(milliseconds % 1000) * 1_000_000,
+        };
+        let mut watched = [rustix::event::PollFd::from_borrowed_fd(
+            process,
+            rustix::event::PollFlags::IN,
+        )];
+        match rustix::event::poll(&mut watched, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return finish(other.map(|ready| ready > 0), || "poll(pidfd)".to_owned()),
         }
     }
 }

@@ -1,0 +1,336 @@
+//! The command line: runc's, as containerd's shim, conmon, podman and CRI-O write it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cgroup::plan::CgroupManager;
+
+/// An OCI runtime: makes, starts and ends containers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "berth-oci",
+    disable_version_flag = true,
+    subcommand_required = true
+)]
+pub struct Arguments {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Where the containers' state is kept
+    #[arg(
+        long,
+        global = true,
+        default_value = "/run/berth/oci",
+        value_name = "DIR"
+    )]
+    pub root: PathBuf,
+    /// Errors are also written to this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// How that file is written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Accepted for callers of runc; errors always tell stage, call and cause
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Let systemd make the cgroups (not supported yet)
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Who makes the cgroups
+    #[arg(long, global = true, value_enum)]
+    pub cgroup_manager: Option<Manager>,
+    /// Run as an ordinary user (not supported yet)
+    #[arg(long, global = true, value_enum, default_value_t = Rootless::Auto)]
+    pub rootless: Rootless,
+    /// Print every stage and every call of the kernel with its result
+    #[arg(long, global = true)]
+    pub narrate: bool,
+}
+
+/// Who makes the cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Manager {
+    /// berth-oci itself
+    Cgroupfs,
+    /// systemd (not supported yet)
+    Systemd,
+    /// Nobody
+    Disabled,
+}
+
+/// How a log file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line of words
+    Text,
+    /// A line of JSON
+    Json,
+}
+
+/// Whether an ordinary user calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rootless {
+    /// Look and see
+    Auto,
+    /// Yes
+    True,
+    /// No
+    False,
+}
+
+impl Global {
+    /// Who makes the cgroups, from both ways to say it.
+    pub fn cgroups(&self) -> CgroupManager {
+        match (self.cgroup_manager, self.systemd_cgroup) {
+            (Some(Manager::Disabled), _) => CgroupManager::Disabled,
+            (Some(Manager::Systemd), _) | (None, true) => CgroupManager::Systemd,
+            _ => CgroupManager::Cgroupfs,
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a container; its program waits for `start`
+    Create(CreateArguments),
+    /// Let a container's program begin
+    Start(Named),
+    /// Print a container's state as JSON
+    State(Named),
+    /// Send a signal to a container's init
+    Kill(KillArguments),
+    /// Take a container away
+    Delete(DeleteArguments),
+    /// Make a container, start it, wait for it and take it away
+    Run(RunArguments),
+    /// Run another program in a container
+    Exec(ExecArguments),
+    /// List the processes of a container
+    Ps(PsArguments),
+    /// List containers
+    List(ListArguments),
+    /// Freeze all processes of a container
+    Pause(Named),
+    /// Thaw all processes of a container
+    Resume(Named),
+    /// Change a container's limits
+    Update(UpdateArguments),
+    /// Write a configuration to begin with
+    Spec(SpecArguments),
+    /// Print what this runtime can do as JSON
+    Features,
+    /// Print the stages by which a container is made
+    Stages(StagesArguments),
+    /// Keep the containers of one pod (called by berth)
+    #[command(hide = true)]
+    Monitor(MonitorArguments),
+}
+
+/// A container.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// The container
+    pub id: String,
+}
+
+/// How a container is made.
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    /// The folder that holds config.json
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub bundle: PathBuf,
+    /// Another configuration than the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A socket that gets the master of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// A file that gets the number of init
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Do not use pivot_root(2); for a root that is a ramfs
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 on the program keeps
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub preserve_fds: u32,
+    /// Stop in front of a stage, to look around; SIGCONT goes on
+    #[arg(long, value_name = "STAGE")]
+    pub stop_before: Option<String>,
+    /// The container
+    pub id: String,
+}
+
+/// How a container is run.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// How it is made
+    #[command(flatten)]
+    pub create: CreateArguments,
+    /// Return once the program runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Leave the container when its program has ended
+    #[arg(long)]
+    pub keep: bool,
+    /// Accepted for callers of runc; orphans never become ours
+    #[arg(long)]
+    pub no_subreaper: bool,
+}
+
+/// A signal.
+#[derive(Debug, Args)]
+pub struct KillArguments {
+    /// To every process of the container
+    #[arg(short, long)]
+    pub all: bool,
+    /// The container
+    pub id: String,
+    /// A name or a number
+    #[arg(default_value = "SIGTERM")]
+    pub signal: String,
+}
+
+/// How a container is taken away.
+#[derive(Debug, Args)]
+pub struct DeleteArguments {
+    /// End it first; one that does not exist is fine
+    #[arg(short, long)]
+    pub force: bool,
+    /// The container
+    pub id: String,
+}
+
+/// A program that is added.
+#[derive(Debug, Args)]
+pub struct ExecArguments {
+    /// A file with the `process` of a configuration
+    #[arg(short, long, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// A socket that gets the master of the program's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// A file that gets the number of the program
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Return once the program runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Where it begins
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// A variable, KEY=value
+    #[arg(short, long, value_name = "VARIABLE")]
+    pub env: Vec<String>,
+    /// UID or UID:GID
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// More groups
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// More capabilities
+    #[arg(short, long, value_name = "CAPABILITY")]
+    pub cap: Vec<String>,
+    /// No exec gives it more
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// How many descriptors from 3 on the program keeps
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub preserve_fds: u32,
+    /// A label of SELinux (not supported yet)
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// A profile of AppArmor (not supported yet)
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// Also into a container that is paused; it waits for `resume`
+    #[arg(long)]
+    pub ignore_paused: bool,
+    /// The container
+    pub id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// How processes are listed.
+#[derive(Debug, Args)]
+pub struct PsArguments {
+    /// A table, or the numbers as JSON
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// The container
+    pub id: String,
+    /// What ps(1) is given; -ef by default
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// How containers are listed.
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// A table or JSON
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// Names only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// A list's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// New limits.
+#[derive(Debug, Args)]
+pub struct UpdateArguments {
+    /// A file with the `linux.resources` of a configuration, or - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub resources: PathBuf,
+    /// The container
+    pub id: String,
+}
+
+/// Where a configuration is written.
+#[derive(Debug, Args)]
+pub struct SpecArguments {
+    /// The folder
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub bundle: PathBuf,
+}
+
+/// Which table.
+#[derive(Debug, Args)]
+pub struct StagesArguments {
+    /// The stages of `exec`
+    #[arg(long)]
+    pub exec: bool,
+}
+
+/// One pod.
+#[derive(Debug, Args)]
+pub struct MonitorArguments {
+    /// The folder that holds monitor.json
+    pub pod_dir: PathBuf,
+}

@@ -1,0 +1,219 @@
+//! The runtime's side of a container's making: it runs its stages, and takes
+//! everything back when one of them, or one of init's, fails.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
+
+use crate::cgroup::plan::CgroupPlan;
+use crate::init::{Init, Message};
+use crate::plan::CreatePlan;
+use crate::seccomp::BpfProgram;
+use crate::stage::{Run, Stage, StageError, StageFailure, announce};
+use crate::state::{Folder, Record, StateStore};
+use crate::sys::process::{self, HostPid};
+use crate::sys::{call::SyscallError, channel};
+
+/// How init learns that its program may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// By a call of `start` later: init listens on a socket in its folder.
+    Start,
+    /// By the runtime that made it, at once.
+    Now,
+}
+
+/// What the caller asks for besides the configuration.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// Where the number of init is written.
+    pub pid_file: Option<PathBuf>,
+    /// Where the master of init's terminal is sent.
+    pub console_socket: Option<PathBuf>,
+    /// Descriptors from 3 on that the program keeps.
+    pub preserve_fds: u32,
+    /// `MS_MOVE` and `chroot(2)` for machines whose root is a ramfs.
+    pub no_pivot: bool,
+    /// The caller's session keyring stays.
+    pub no_new_keyring: bool,
+    /// Stop in front of this stage.
+    pub stop_before: Option<String>,
+    /// How the program is let go.
+    pub gate: Gate,
+}
+
+/// A container that is being made.
+pub struct Creation {
+    /// What is to be done.
+    pub plan: CreatePlan,
+    /// The configuration as it was read, to be kept.
+    pub config: Vec<u8>,
+    /// What else the caller wants.
+    pub wishes: Wishes,
+    /// Where the state goes.
+    pub store: StateStore,
+    /// The state as far as it is known.
+    pub record: Record,
+    /// The container's folder, once its id is taken.
+    pub folder: Option<Folder>,
+    /// The cgroups that are to be made, if any.
+    pub cgroup: Option<CgroupPlan>,
+    /// The filter, compiled.
+    pub filter: Option<BpfProgram>,
+    /// Init, once it exists.
+    pub init: Option<(HostPid, OwnedFd)>,
+    /// Messages from and to init.
+    pub channel: Option<OwnedFd>,
+    /// The process whose namespaces are joined, and which of them; for `exec`.
+    pub target: Option<(OwnedFd, CloneFlags)>,
+    /// The other end of the terminal's socket, where the runtime itself relays.
+    pub console: Option<OwnedFd>,
+    /// The table that both sides run.
+    pub table: &'static [Stage],
+    /// What is to be taken back on failure.
+    pub undo: Vec<Undo>,
+}
+
+/// Something that was done to the host, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undo {
+    /// Give the id back.
+    ReleaseId,
+    /// Take the cgroups away.
+    RemoveCgroup,
+    /// End init.
+    EndInit,
+}
+
+impl Creation {
+    /// Runs the runtime's stages; afterwards init waits at its gate.
+    ///
+    /// # Errors
+    ///
+    /// The first stage that fails, of either process. Nothing of the container
+    /// is left then.
+    pub fn run(&mut self) -> Result<(), StageFailure> {
+        let outcome = self.run_stages();
+        if outcome.is_err() {
+            self.take_back();
+        }
+        outcome
+    }
+
+    fn run_stages(&mut self) -> Result<(), StageFailure> {
+        for stage in self.table {
+            let Run::Runtime(run) = stage.run else {
+                continue;
+            };
+            announce(stage);
+            if self.wishes.stop_before.as_deref() == Some(stage.name) {
+                stop_before(stage.name, self.init.as_ref().map(|(pid, _)| *pid));
+            }
+            run(self).map_err(|error| StageFailure::new(stage.name, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes what was done, the newest first. It goes on after a failure:
+    /// what is left is told by the first error anyway.
+    pub fn take_back(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::EndInit => self.end_init(),
+                Undo::RemoveCgroup => {
+                    if let Some(cgroup) = &self.cgroup {
+                        let _ = cgroup.remove();
+                    }
+                }
+                Undo::ReleaseId => {
+                    if let Some(folder) = &self.folder {
+                        let _ = folder.remove();
+                    }
+                }
+            }
+        }
+    }
+
+    fn end_init(&mut self) {
+        if let Some((pid, pidfd)) = self.init.take() {
+            let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait_for(pid);
+        }
+    }
+
+    /// Waits for init to say something in particular.
+    ///
+    /// # Errors
+    ///
+    /// Init's own failure, or its end.
+    pub fn await_message(&mut self, wanted: Message) -> Result<(), StageError> {
+        loop {
+            let channel = self.channel.as_ref().expect("clone-init made the channel");
+            let received = channel::receive(channel.as_fd())?;
+            match Message::read(&received) {
+                Some((message, _)) if message == wanted => return Ok(()),
+                Some((Message::Failed, told)) => {
+                    let told = serde_json::from_slice::<StageFailure>(told);
+                    return Err(told.map_or_else(
+                        |_| StageError::Refused("init failed and could not say why".to_owned()),
+                        StageError::Init,
+                    ));
+                }
+                Some((Message::Stopped, name)) => {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    stop_before(&name, self.init.as_ref().map(|(pid, _)| *pid));
+                    self.tell(Message::GoOn)?;
+                }
+                Some((message, _)) => {
+                    return Err(StageError::Refused(format!(
+                        "init said {message:?} out of turn"
+                    )));
+                }
+                None => return Err(self.how_init_ended()),
+            }
+        }
+    }
+
+    /// Says something to init.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE`: it is gone.
+    pub fn tell(&self, message: Message) -> Result<(), SyscallError> {
+        let channel = self.channel.as_ref().expect("clone-init made the channel");
+        channel::send(channel.as_fd(), &[message as u8])
+    }
+
+    /// Init as its own side sees it.
+    pub fn init_side(&self, channel: OwnedFd) -> Init {
+        Init::new(self, channel)
+    }
+
+    fn how_init_ended(&mut self) -> StageError {
+        let Some((pid, _)) = self.init.take() else {
+            return StageError::Refused("init is gone".to_owned());
+        };
+        let how = match process::wait_for(pid) {
+            Ok(process::Ended::Exited(status)) => format!("with status {status}"),
+            Ok(process::Ended::Signaled(libc::SIGKILL)) => {
+                "by SIGKILL; was the memory limit too low, or was it killed?".to_owned()
+            }
+            Ok(process::Ended::Signaled(signal)) => format!("by signal {signal}"),
+            Err(error) => error.to_string(),
+        };
+        StageError::Refused(format!("init ended {how}"))
+    }
+}
+
+/// Leaves a half-built container to be looked at, the way a shell stops a job.
+fn stop_before(stage: &str, init: Option<HostPid>) {
+    eprintln!("stopped before {stage}; `fg` or SIGCONT goes on, Ctrl-C after that gives up");
+    if let Some(pid) = init {
+        eprintln!(
+            "init is process {0}: look at /proc/{0}, or nsenter --target {0} --all",
+            pid.0
+        );
+    }
+    process::stop_here();
+}

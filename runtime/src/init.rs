@@ -1,0 +1,205 @@
+//! Init's side of a container's making.
+//!
+//! Init is a copy of the runtime in new namespaces: what the runtime had read
+//! and planned is in its memory, so nothing needs to be told or read again, and
+//! no program is started in between. It has one thread, and it leaves by
+//! `execve(2)` or `_exit(2)` only.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
+
+use crate::cgroup::plan::CgroupPlan;
+use crate::creation::{Creation, Gate, Wishes};
+use crate::plan::CreatePlan;
+use crate::seccomp::BpfProgram;
+use crate::stage::{Run, Stage, StageError, StageFailure, announce};
+use crate::sys::{channel, process};
+
+/// What the two processes say to each other, one byte each.
+///
+/// ```text
+/// runtime                          init
+///    │ ◀───────────────── Mounted ── │  hooks-inside  (only with hooks)
+///    │ ── HooksDone ────────────────▶ │
+///    │ ◀─────────────────── Ready ── │  await-start
+///    │ ── Published ────────────────▶ │
+///    │ ── Begin ────────────────────▶ │  (run: the runtime; else `start`, by socket)
+///    │ ◀───── Failed, or the end ─── │  the end: its program runs
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Message {
+    /// The mounts are made; hooks of the runtime may run.
+    Mounted = b'm',
+    /// Hooks of the runtime have run.
+    HooksDone = b'h',
+    /// Init waits at its gate.
+    Ready = b'r',
+    /// The state is on disk; from now on init does not end with the runtime.
+    Published = b'p',
+    /// The program may begin.
+    Begin = b'b',
+    /// A stage failed; JSON follows.
+    Failed = b'f',
+    /// Init stands before a stage; its name follows.
+    Stopped = b's',
+    /// Go on after that.
+    GoOn = b'g',
+}
+
+impl Message {
+    /// Takes a message apart; `None` when the other side has gone or talks nonsense.
+    pub fn read(bytes: &[u8]) -> Option<(Message, &[u8])> {
+        const ALL: [Message; 8] = [
+            Message::Mounted,
+            Message::HooksDone,
+            Message::Ready,
+            Message::Published,
+            Message::Begin,
+            Message::Failed,
+            Message::Stopped,
+            Message::GoOn,
+        ];
+        let (first, rest) = bytes.split_first()?;
+        let message = ALL.into_iter().find(|message| *message as u8 == *first)?;
+        Some((message, rest))
+    }
+}
+
+/// A container that makes itself.
+pub struct Init {
+    /// What is to be done.
+    pub plan: CreatePlan,
+    /// What else the caller wants.
+    pub wishes: Wishes,
+    /// The runtime spec that the configuration was written for, for hooks.
+    pub oci_version: String,
+    /// Messages from and to the runtime; closed by the exec.
+    pub channel: OwnedFd,
+    /// Where `start` will call, if it is not the runtime that does.
+    pub gate: Option<OwnedFd>,
+    /// Where the terminal's master goes.
+    pub console: Option<OwnedFd>,
+    /// The process whose namespaces are joined, and which of them; for `exec`.
+    pub target: Option<(OwnedFd, CloneFlags)>,
+    /// The cgroups to be in.
+    pub cgroup: Option<CgroupPlan>,
+    /// Name below `/sys/fs/cgroup`, and the host's directory, of each own cgroup.
+    pub cgroups: Vec<(PathBuf, PathBuf)>,
+    /// The container's root, once it is a mount.
+    pub root: Option<OwnedFd>,
+    /// The program's path inside, once it is found.
+    pub program: Option<CString>,
+    /// The filter, compiled.
+    pub filter: Option<BpfProgram>,
+    /// What init says when the exec fails: to whoever called `start`.
+    pub caller: Option<OwnedFd>,
+    /// The table that both sides run.
+    pub table: &'static [Stage],
+}
+
+impl Init {
+    /// Takes over what the runtime had prepared. Its locks and sockets are not
+    /// init's to hold, so what is not moved here is closed by the exec at latest.
+    pub fn new(creation: &Creation, channel: OwnedFd) -> Init {
+        Init {
+            plan: creation.plan.clone(),
+            wishes: creation.wishes.clone(),
+            oci_version: creation.record.oci_version.clone(),
+            channel,
+            gate: None,
+            console: None,
+            target: None,
+            cgroup: creation.cgroup.clone(),
+            cgroups: creation
+                .cgroup
+                .as_ref()
+                .map(own_cgroups)
+                .unwrap_or_default(),
+            root: None,
+            program: None,
+            filter: creation.filter.clone(),
+            caller: None,
+            table: creation.table,
+        }
+    }
+
+    /// Runs init's stages. The last of them is the exec, so this returns never.
+    pub fn run(mut self) -> ! {
+        let table = self.table;
+        for stage in table {
+            let Run::Init(run) = stage.run else { continue };
+            // Nothing more is announced once the filter may forbid it.
+            if stage.name != "exec-program" {
+                announce(stage);
+            }
+            if self.wishes.stop_before.as_deref() == Some(stage.name) {
+                self.stop(stage.name);
+            }
+            if let Err(error) = run(&mut self) {
+                self.fail(stage.name, &error);
+            }
+        }
+        process::exit_now(0)
+    }
+
+    /// Waits for the runtime to say something in particular.
+    ///
+    /// # Errors
+    ///
+    /// When it has gone: then nobody wants this container any more.
+    pub fn await_message(&self, wanted: Message) -> Result<(), StageError> {
+        let received = channel::receive(self.channel.as_fd())?;
+        match Message::read(&received) {
+            Some((message, _)) if message == wanted => Ok(()),
+            // Nobody is left to tell.
+            _ => process::exit_now(1),
+        }
+    }
+
+    /// Says something to the runtime.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE`: it is gone.
+    pub fn tell(&self, message: Message) -> Result<(), StageError> {
+        Ok(channel::send(self.channel.as_fd(), &[message as u8])?)
+    }
+
+    /// Whether `start` comes from another process than the one that made us.
+    pub fn waits_for_start(&self) -> bool {
+        self.wishes.gate == Gate::Start
+    }
+
+    fn stop(&self, stage: &str) {
+        let mut message = vec![Message::Stopped as u8];
+        message.extend_from_slice(stage.as_bytes());
+        if channel::send(self.channel.as_fd(), &message).is_ok() {
+            let _ = self.await_message(Message::GoOn);
+        }
+    }
+
+    fn fail(&self, stage: &str, error: &StageError) -> ! {
+        let failure = StageFailure::new(stage, error);
+        let mut message = vec![Message::Failed as u8];
+        message.extend(serde_json::to_vec(&failure).unwrap_or_default());
+        message.truncate(channel::MESSAGE_LIMIT_BYTES);
+        let listener = self.caller.as_ref().unwrap_or(&self.channel);
+        let _ = channel::send(listener.as_fd(), &message);
+        process::exit_now(1)
+    }
+}
+
+/// What a `cgroup` mount shows: each hierarchy under the name that it has on the host.
+fn own_cgroups(plan: &CgroupPlan) -> Vec<(PathBuf, PathBuf)> {
+    let hierarchies = plan.hierarchies.iter();
+    hierarchies
+        .map(|hierarchy| {
+            let name = hierarchy.mount_point.file_name().unwrap_or_default();
+            (PathBuf::from(name), hierarchy.directory())
+        })
+        .collect()
+}

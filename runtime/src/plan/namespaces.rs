@@ -1,0 +1,118 @@
+//! Which namespaces init gets: new ones from `clone3(2)`/`unshare(2)`, or those of a path.
+
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+
+use super::SpecError;
+use crate::ids::HostPath;
+
+/// New and joined namespaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespacePlan {
+    /// Made for this container.
+    pub new: CloneFlags,
+    /// Joined, in the order in which `setns(2)` can do it.
+    pub joined: Vec<JoinedNamespace>,
+}
+
+/// A namespace that exists already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedNamespace {
+    /// Its kind, one flag.
+    pub kind: CloneFlags,
+    /// A file that stands for it.
+    pub path: HostPath,
+}
+
+impl NamespacePlan {
+    /// Whether the container has one of this kind that is not its caller's.
+    pub fn has_own(&self, kind: CloneFlags) -> bool {
+        self.new.contains(kind) || self.joined.iter().any(|joined| joined.kind == kind)
+    }
+}
+
+/// Decides for each kind.
+///
+/// # Errors
+///
+/// A kind that stands twice, and no mount namespace: without one the
+/// container's mounts would be the host's.
+pub fn plan_namespaces(wanted: &[LinuxNamespace]) -> Result<NamespacePlan, SpecError> {
+    let mut plan = NamespacePlan {
+        new: CloneFlags::empty(),
+        joined: Vec::new(),
+    };
+    for (index, namespace) in wanted.iter().enumerate() {
+        let kind = flag(namespace.typ());
+        if plan.has_own(kind) {
+            let field = format!("linux.namespaces[{index}].type");
+            return Err(SpecError::new(
+                field,
+                "each kind may stand once, this is the second",
+            ));
+        }
+        match namespace
+            .path()
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
+            None => plan.new |= kind,
+            Some(path) if path.is_absolute() => plan.joined.push(JoinedNamespace {
+                kind,
+                path: HostPath::new(PathBuf::from(path)),
+            }),
+            Some(path) => {
+                let field = format!("linux.namespaces[{index}].path");
+                return Err(SpecError::new(
+                    field,
+                    format!("expected an absolute path, found {path:?}"),
+                ));
+            }
+        }
+    }
+    if !plan.has_own(CloneFlags::CLONE_NEWNS) {
+        let reason = "expected a mount namespace, without which the host's mounts would change";
+        return Err(SpecError::new("linux.namespaces", reason));
+    }
+    // Once the mount namespace is another, the host's paths of the others are gone:
+    // all are opened first, but joined last all the same, for setns(2) of a mount
+    // namespace also moves the root and the working directory.
+    plan.joined
+        .sort_by_key(|joined| joined.kind == CloneFlags::CLONE_NEWNS);
+    Ok(plan)
+}
+
+/// A name for the UTS namespace, which must then be the container's own.
+///
+/// # Errors
+///
+/// A name without a UTS namespace: it would be the host's.
+pub fn for_uts(
+    plan: &NamespacePlan,
+    field: &str,
+    name: &Option<String>,
+) -> Result<Option<String>, SpecError> {
+    let Some(name) = name.clone().filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    if !plan.has_own(CloneFlags::CLONE_NEWUTS) {
+        let reason = "a uts namespace is needed for it, else the host itself would be renamed";
+        return Err(SpecError::new(field, reason));
+    }
+    Ok(Some(name))
+}
+
+fn flag(kind: LinuxNamespaceType) -> CloneFlags {
+    match kind {
+        LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
+        LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
+        LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
+        LinuxNamespaceType::Time => CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+    }
+}

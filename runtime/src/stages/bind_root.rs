@@ -1,0 +1,68 @@
+//! Stage `bind-root`: the rootfs is a mount of its own.
+//!
+//! `pivot_root(2)` takes only a mount, and a rootfs is often a plain directory.
+//! A copy of the mount that it lies on, rooted at it, makes it one. The copy is
+//! made private first, for a shared mount cannot become a root.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::init::Init;
+use crate::stage::{Run, Stage, StageError};
+use crate::sys::mount::{AttributeChange, Depth};
+use crate::sys::{mount, path};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "bind-root",
+    effect: "the rootfs is a mount of its own, held by a descriptor",
+    after: &["quiet-mounts"],
+    see: &["open_tree(2)", "move_mount(2)", "OCI config.md#root"],
+    run: Run::Init(bind_root),
+};
+
+fn bind_root(init: &mut Init) -> Result<(), StageError> {
+    let rootfs = init.plan.rootfs.as_path();
+    if init.plan.root_propagation & libc::MS_SHARED != 0 {
+        // The tree is still a peer of the host's where the configuration wants
+        // it so; then at least the mount under the rootfs must not tell.
+        quiet_mount_of(rootfs)?;
+    }
+    let directory = path::open_host(rootfs)?;
+    let tree = mount::open_tree_clone(directory.as_fd(), Depth::Recursive)?;
+    let private = AttributeChange {
+        propagation: libc::MS_PRIVATE,
+        ..AttributeChange::default()
+    };
+    mount::mount_setattr(tree.as_fd(), Depth::One, private)?;
+    mount::move_mount(tree.as_fd(), directory.as_fd())?;
+    // The descriptor of the copy goes on to stand for it now that it is attached.
+    init.root = Some(tree);
+    Ok(())
+}
+
+/// Makes the mount private that a path lies on: the longest mount point of
+/// `/proc/self/mountinfo` that the path begins with.
+fn quiet_mount_of(rootfs: &Path) -> Result<(), StageError> {
+    let file = "/proc/self/mountinfo";
+    let table = std::fs::read_to_string(file).map_err(|source| StageError::File {
+        path: file.to_owned(),
+        source,
+    })?;
+    let resolved = std::fs::canonicalize(rootfs).map_err(|source| StageError::File {
+        path: rootfs.display().to_string(),
+        source,
+    })?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let holder = points
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| resolved.starts_with(point))
+        .max_by_key(|point| point.as_os_str().len());
+    let Some(holder) = holder else { return Ok(()) };
+    let opened = path::open_host(&holder)?;
+    let private = AttributeChange {
+        propagation: libc::MS_PRIVATE,
+        ..AttributeChange::default()
+    };
+    Ok(mount::mount_setattr(opened.as_fd(), Depth::One, private)?)
+}

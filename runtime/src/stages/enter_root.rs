@@ -1,0 +1,53 @@
+//! Stage `enter-root`: the container's rootfs becomes the only tree init can reach.
+//!
+//! `chroot(2)` moves the place where path lookups start but leaves the host's
+//! mounts in the namespace, and a root process can walk back to them.
+//! `pivot_root(2)` swaps the root *mount* itself. Once the old root is detached
+//! no path leads to the host any more, whatever the process does.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::mount_tree::reopen_root;
+use crate::init::Init;
+use crate::stage::{Run, Stage, StageError};
+use crate::sys::{mount, path};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "enter-root",
+    effect: "the rootfs is / and no host mount is left",
+    after: &["bind-root", "mount-rest", "hooks-inside"],
+    see: &["pivot_root(2)", "umount(2)", "OCI config.md#root"],
+    run: Run::Init(enter_root),
+};
+
+/// Swaps the root mount. Nothing needs undoing: the namespace dies with init.
+///
+/// # Errors
+///
+/// - `EINVAL` from `pivot_root`: the host's root is a ramfs, or a mount above
+///   the rootfs is shared.
+/// - `EPERM`: no `CAP_SYS_ADMIN` in the user namespace that owns the mounts.
+fn enter_root(init: &mut Init) -> Result<(), StageError> {
+    let root = init.root.as_ref().expect("bind-root made it");
+    path::change_directory_to(root.as_fd())?;
+    if init.wishes.no_pivot {
+        mount::move_onto_root()?;
+    } else {
+        // With "." twice the old root is stacked on the new one, so the image
+        // needs no spare directory to hold it (pivot_root(2), NOTES).
+        mount::pivot_root_onto_itself()?;
+        if init.plan.root_propagation & libc::MS_SHARED != 0 {
+            // The old root may still be a peer of the host's, and detaching it
+            // must not detach the host's mounts.
+            mount::set_propagation_here(libc::MS_SLAVE | libc::MS_REC)?;
+        }
+        // "." now names the top of that stack: the host's old root. Detach it
+        // lazily, because this process still has host files open.
+        mount::detach(Path::new("."))?;
+    }
+    path::change_directory(Path::new("/"))?;
+    reopen_root(init)?;
+    Ok(())
+}

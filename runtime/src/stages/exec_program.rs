@@ -1,0 +1,31 @@
+//! Stage `exec-program`: init becomes the container's program.
+//!
+//! `execve(2)` replaces the memory, and with it every trace of the runtime; all
+//! descriptors but the standard streams and those that are to be preserved
+//! close by themselves. The connection to the caller closes too, and that is
+//! how the caller learns that it worked.
+
+use crate::init::Init;
+use crate::stage::{Run, Stage, StageError};
+use crate::sys::process;
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "exec-program",
+    effect: "the program runs",
+    after: &["filter-calls", "find-program"],
+    see: &["execve(2)"],
+    run: Run::Init(exec_program),
+};
+
+fn exec_program(init: &mut Init) -> Result<(), StageError> {
+    let program = init.program.as_deref().expect("find-program found it");
+    let plan = &init.plan.process;
+    match process::execve(program, &plan.arguments, &plan.environment) {
+        Ok(never) => match never {},
+        Err(error) => Err(StageError::Refused(format!(
+            "exec: {}: {error}",
+            program.to_string_lossy()
+        ))),
+    }
+}

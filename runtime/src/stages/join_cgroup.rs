@@ -1,0 +1,33 @@
+//! Stage `join-cgroup`: whatever init does from here on is counted and limited.
+//!
+//! Init moves itself. Moving *another* process takes a lock of the kernel that
+//! can wait for ten milliseconds, longer than all else together; a process of
+//! one thread that names itself needs none (`cgroup/attach.rs`). In a version 2
+//! tree init was born in its group already (`clone-init`).
+
+use crate::cgroup::tree::CgroupVersion;
+use crate::init::Init;
+use crate::stage::{Run, Stage, StageError};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "join-cgroup",
+    effect: "init is in its cgroups",
+    after: &["clone-init", "create-cgroup"],
+    see: &["cgroups(7)", "docs/cgroups.md"],
+    run: Run::Init(join_cgroup),
+};
+
+/// Comes before anything of the mount namespace changes, for the groups are
+/// found by the host's paths.
+fn join_cgroup(init: &mut Init) -> Result<(), StageError> {
+    let Some(cgroup) = &init.cgroup else {
+        return Ok(());
+    };
+    for hierarchy in &cgroup.hierarchies {
+        if hierarchy.version == CgroupVersion::V1 {
+            hierarchy.entrance()?.enter()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Stage `make-filter`: the seccomp profile is a program for the kernel.
+//!
+//! Compiling a profile of some 300 calls takes several milliseconds, more than
+//! all else together, so the result is kept on disk. It is done before init
+//! exists: a wrong profile costs nothing to take back.
+
+use crate::creation::Creation;
+use crate::seccomp;
+use crate::stage::{Run, Stage, StageError};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "make-filter",
+    effect: "the filter of system calls is compiled, or was found compiled",
+    after: &["reserve-id"],
+    see: &[
+        "seccomp(2)",
+        "OCI config-linux.md#seccomp",
+        "docs/seccomp.md",
+    ],
+    run: Run::Runtime(make_filter),
+};
+
+fn make_filter(creation: &mut Creation) -> Result<(), StageError> {
+    let Some(profile) = &creation.plan.seccomp else {
+        return Ok(());
+    };
+    let plan = seccomp::plan_filter(profile)?;
+    let cache = creation.store.root().join(".seccomp-cache");
+    creation.filter = Some(seccomp::compile_filter(&plan, Some(&cache))?);
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Stage `mount-tree`: the configuration's mounts, up to the first that shows cgroups.
+//!
+//! Every mount is made first, as a descriptor, and attached to a place that was
+//! looked up below the container's root, as a descriptor too. No path is
+//! followed twice, and none leaves the root (CVE-2021-30465, CVE-2023-27561).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use crate::init::Init;
+use crate::plan::mounts::{MountKind, MountPlan};
+use crate::plan::options::OptionPlan;
+use crate::stage::{Run, Stage, StageError};
+use crate::sys::call::SyscallError;
+use crate::sys::mount;
+use crate::sys::mount::{AttributeChange, Depth};
+use crate::sys::path::{self, Missing};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "mount-tree",
+    effect: "the mounts before the first of cgroups are in place",
+    after: &["bind-root"],
+    see: &[
+        "fsopen(2)",
+        "open_tree(2)",
+        "move_mount(2)",
+        "mount_setattr(2)",
+        "OCI config.md#mounts",
+    ],
+    run: Run::Init(mount_tree),
+};
+
+/// A value that `fsconfig(2)` does not take: 256 bytes with the zero at its end.
+const VALUE_LIMIT_BYTES: usize = 256;
+
+fn mount_tree(init: &mut Init) -> Result<(), StageError> {
+    let first = first_of_cgroups(&init.plan.mounts);
+    mount_all(init, 0, first)
+}
+
+/// Where the mounts begin that must wait for init's cgroups.
+pub fn first_of_cgroups(mounts: &[MountPlan]) -> usize {
+    let mut kinds = mounts.iter().map(|mount| &mount.kind);
+    kinds
+        .position(|kind| matches!(kind, MountKind::Cgroup))
+        .unwrap_or(mounts.len())
+}
+
+/// Makes some of the mounts, in order.
+///
+/// # Errors
+///
+/// The first that cannot be made, with its number and place.
+pub fn mount_all(init: &mut Init, from: usize, to: usize) -> Result<(), StageError> {
+    let root = init.root.take().expect("bind-root made it");
+    let made = (from..to).try_for_each(|index| {
+        let plan = &init.plan.mounts[index];
+        mount_one(init, root.as_fd(), plan).map_err(|error| {
+            let place = plan.destination.as_path();
+            StageError::Refused(format!("mounts[{index}] {place:?}: {error}"))
+        })
+    });
+    init.root = Some(root);
+    made
+}
+
+fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), SyscallError> {
+    let tree = match &plan.kind {
+        MountKind::Filesystem { kind, source } if has_long_value(&plan.options) => {
+            return mount_by_text(root, plan, kind, source);
+        }
+        MountKind::Filesystem { kind, source } => make_filesystem(kind, source, &plan.options)?,
+        MountKind::Bind { source, depth } => {
+            let source = path::open_host(source.as_path())?;
+            mount::open_tree_clone(source.as_fd(), *depth)?
+        }
+        MountKind::Cgroup => return super::mount_rest::mount_cgroups(init, root, plan),
+    };
+    let bound = matches!(plan.kind, MountKind::Bind { .. });
+    if bound {
+        change_attributes(&tree, &plan.options)?;
+    }
+    attach(root, plan.destination.as_path(), tree.as_fd())?;
+    set_propagation(tree.as_fd(), &plan.options)?;
+    if bound && !plan.options.filesystem.is_empty() {
+        let (key, _) = &plan.options.filesystem[0];
+        return Err(SyscallError::new(
+            format!("option {key:?} is none of a bind mount"),
+            nix::errno::Errno::EINVAL,
+        ));
+    }
+    Ok(())
+}
+
+/// Attaches a mount at a place below the root, which is made where it is missing.
+///
+/// # Errors
+///
+/// As `path::ensure_in_root` and `move_mount(2)`.
+pub fn attach(
+    root: BorrowedFd<'_>,
+    place: &Path,
+    tree: BorrowedFd<'_>,
+) -> Result<OwnedFd, SyscallError> {
+    let missing = match path::is_directory(tree)? {
+        true => Missing::Directory,
+        false => Missing::File,
+    };
+    let place = path::ensure_in_root(root, place, missing)?;
+    mount::move_mount(tree, place.as_fd())?;
+    Ok(place)
+}
+
+/// A filesystem of its own, attached nowhere yet.
+///
+/// # Errors
+///
+/// `ENODEV`: the kernel does not have it. `EINVAL`: an option that it does not know.
+pub fn make_filesystem(
+    kind: &str,
+    source: &str,
+    options: &OptionPlan,
+) -> Result<OwnedFd, SyscallError> {
+    let context = mount::fsopen(kind)?;
+    if !source.is_empty() {
+        mount::fsconfig_string(context.as_fd(), "source", source)?;
+    }
+    for (key, value) in &options.filesystem {
+        match value {
+            Some(value) => mount::fsconfig_string(context.as_fd(), key, value)?,
+            None => mount::fsconfig_flag(context.as_fd(), key)?,
+        }
+    }
+    mount::fsconfig_create(context.as_fd(), kind)?;
+    mount::fsmount(context.as_fd(), options.attributes.set)
+}
+
+fn change_attributes(tree: &OwnedFd, options: &OptionPlan) -> Result<(), SyscallError> {
+    let changes = [
+        (Depth::Recursive, options.recursive),
+        (Depth::One, options.attributes),
+    ];
+    for (depth, change) in changes {
+        if change != AttributeChange::default() {
+            mount::mount_setattr(tree.as_fd(), depth, change)?;
+        }
+    }
+    Ok(())
+}
+
+/// Set once the mount is attached: a mount that is attached below a shared one
+/// would otherwise become shared by it.
+fn set_propagation(tree: BorrowedFd<'_>, options: &OptionPlan) -> Result<(), SyscallError> {
+    for (depth, propagation) in &options.propagation {
+        let change = AttributeChange {
+            propagation: *propagation,
+            ..AttributeChange::default()
+        };
+        mount::mount_setattr(tree, *depth, change)?;
+    }
+    Ok(())
+}
+
+fn has_long_value(options: &OptionPlan) -> bool {
+    let values = options
+        .filesystem
+        .iter()
+        .filter_map(|(_, value)| value.as_ref());
+    values
+        .into_iter()
+        .any(|value| value.len() >= VALUE_LIMIT_BYTES)
+}
+
+/// For options that `fsconfig(2)` has no room for (the layers of an overlay):
+/// `mount(2)`, onto the place's descriptor.
+fn mount_by_text(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    kind: &str,
+    source: &str,
+) -> Result<(), SyscallError> {
+    let words = plan
+        .options
+        .filesystem
+        .iter()
+        .map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        });
+    let text = words.collect::<Vec<_>>().join(",");
+    let place = path::ensure_in_root(root, plan.destination.as_path(), Missing::Directory)?;
+    mount::mount_onto(place.as_fd(), kind, source, &text)?;
+    // The place is below the new mount now: look once more to find its root.
+    let top = path::open_in_root(root, plan.destination.as_path(), rustix::fs::OFlags::PATH)?;
+    change_attributes(&top, &plan.options)?;
+    set_propagation(top.as_fd(), &plan.options)
+}
+
+/// Opens the root anew once it is `/`.
+///
+/// # Errors
+///
+/// Those of `open(2)`.
+pub fn reopen_root(init: &mut Init) -> Result<(), SyscallError> {
+    init.root = Some(path::open_host(Path::new("/"))?);
+    Ok(())
+}

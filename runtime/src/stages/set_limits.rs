@@ -1,0 +1,34 @@
+//! Stage `set-limits`: resource limits and the umask are the program's.
+//!
+//! Raising a hard limit needs `CAP_SYS_RESOURCE`, so it is done while init may
+//! still have it.
+
+use nix::errno::Errno;
+
+use crate::init::Init;
+use crate::stage::{Run, Stage, StageError};
+use crate::sys::privilege;
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "set-limits",
+    effect: "resource limits and the umask are the program's",
+    after: &["make-devices", "join-spaces"],
+    see: &["getrlimit(2)", "umask(2)", "OCI config.md#posix-process"],
+    run: Run::Init(set_limits),
+};
+
+fn set_limits(init: &mut Init) -> Result<(), StageError> {
+    privilege::set_umask(init.plan.process.umask);
+    for (index, limit) in init.plan.process.limits.iter().enumerate() {
+        let set = privilege::set_limit(limit.resource, limit.name, limit.soft, limit.hard);
+        set.map_err(|error| {
+            let hint = match error.errno() {
+                Errno::EPERM => " (raising a hard limit needs CAP_SYS_RESOURCE)",
+                _ => "",
+            };
+            StageError::Refused(format!("process.rlimits[{index}]: {error}{hint}"))
+        })?;
+    }
+    Ok(())
+}

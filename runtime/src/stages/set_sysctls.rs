@@ -1,0 +1,46 @@
+//! Stage `set-sysctls`: kernel parameters of the container's namespaces.
+//!
+//! A file below `/proc/sys` acts on the namespaces of whoever opens it. The
+//! writes go through a procfs that is mounted nowhere, so nothing that an image
+//! or another container put over `/proc/sys` can redirect them
+//! (CVE-2019-16884, CVE-2025-52881).
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use crate::init::Init;
+use crate::stage::{Run, Stage, StageError};
+use crate::sys::{mount, path};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "set-sysctls",
+    effect: "the namespaces' kernel parameters are set",
+    after: &["join-spaces"],
+    see: &["sysctl(8)", "proc_sys(5)", "OCI config-linux.md#sysctl"],
+    run: Run::Init(set_sysctls),
+};
+
+fn set_sysctls(init: &mut Init) -> Result<(), StageError> {
+    if init.plan.sysctls.is_empty() {
+        return Ok(());
+    }
+    let context = mount::fsopen("proc")?;
+    mount::fsconfig_create(context.as_fd(), "proc")?;
+    let procfs = mount::fsmount(context.as_fd(), 0)?;
+    for (name, value) in &init.plan.sysctls {
+        let file = Path::new("sys").join(name);
+        let opened = path::open_plain(procfs.as_fd(), &file, OFlags::WRONLY);
+        opened
+            .and_then(|opened| path::write_text(opened.as_fd(), value, &file))
+            .map_err(|error| {
+                StageError::Refused(format!(
+                    "linux.sysctl[{:?}]: {error}",
+                    name.replace('/', ".")
+                ))
+            })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The commands, one file each.
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod features;
+pub mod kill;
+pub mod list;
+pub mod pause;
+pub mod ps;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+pub mod update;
+
+use crate::arguments::{Arguments, Verb};
+use crate::error::{Error, ErrorKind};
+use crate::ids::ContainerId;
+use crate::state::{Folder, Record, StateStore, Status};
+use crate::{arguments::Global, monitor, stages, sys};
+
+/// Does what the command line asks for; the number is the exit status.
+///
+/// # Errors
+///
+/// What was not done, and why.
+pub fn run(arguments: &Arguments) -> Result<i32, Error> {
+    let global = &arguments.global;
+    if global.narrate {
+        sys::call::narrate();
+    }
+    if global.rootless == crate::arguments::Rootless::True {
+        let text = "--rootless: not supported yet; nothing was done";
+        return Err(Error::new(ErrorKind::BadInput, text));
+    }
+    match &arguments.verb {
+        Verb::Create(arguments) => create::create(global, arguments),
+        Verb::Start(named) => start::start(global, &named.id),
+        Verb::State(named) => state::state(global, &named.id),
+        Verb::Kill(arguments) => kill::kill(global, arguments),
+        Verb::Delete(arguments) => delete::delete(global, arguments),
+        Verb::Run(arguments) => run::run(global, arguments),
+        Verb::Exec(arguments) => exec::exec(global, arguments),
+        Verb::Ps(arguments) => ps::ps(global, arguments),
+        Verb::List(arguments) => list::list(global, arguments),
+        Verb::Pause(named) => pause::pause(global, &named.id),
+        Verb::Resume(named) => pause::resume(global, &named.id),
+        Verb::Update(arguments) => update::update(global, arguments),
+        Verb::Spec(arguments) => spec::spec(arguments),
+        Verb::Features => features::features(),
+        Verb::Stages(arguments) => {
+            let table = if arguments.exec {
+                stages::EXEC
+            } else {
+                stages::CREATE
+            };
+            print!("{}", stages::describe(table));
+            Ok(0)
+        }
+        Verb::Monitor(arguments) => match monitor::run(&arguments.pod_dir) {
+            Ok(()) => Ok(0),
+            Err(error) => Err(Error::new(ErrorKind::Failed, crate::stage::chain(&error))),
+        },
+    }
+}
+
+/// A container that exists.
+pub struct Found {
+    /// Its folder.
+    pub folder: Folder,
+    /// What is written there.
+    pub record: Record,
+    /// Where it is in its life.
+    pub status: Status,
+}
+
+/// Finds a container by its id.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`], with the words "does not exist".
+pub fn find(global: &Global, id: &str) -> Result<Found, Error> {
+    let id = ContainerId::parse(id)?;
+    let folder = StateStore::new(&global.root).open_folder(&id)?;
+    let record = folder.read_record()?;
+    let status = folder.observe_status(&record);
+    Ok(Found {
+        folder,
+        record,
+        status,
+    })
+}

@@ -1,0 +1,212 @@
+//! `exec`: one more program in a container that runs.
+
+use std::os::fd::AsFd;
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Process, Spec};
+
+use super::{Found, find};
+use crate::arguments::{ExecArguments, Global};
+use crate::creation::{Creation, Gate, Wishes};
+use crate::error::{Error, ErrorKind};
+use crate::init::Message;
+use crate::plan::namespaces::NamespacePlan;
+use crate::plan::process::{ProcessPlan, c_strings, plan_process};
+use crate::plan::{self, CreatePlan, unsupported};
+use crate::stages::{self, publish_state::write_pid_file};
+use crate::state::{StateStore, Status};
+use crate::sys::channel;
+use crate::{relay, verbs::run::let_go};
+
+/// Runs a program; its exit status becomes ours, unless it is detached.
+///
+/// # Errors
+///
+/// [`ErrorKind::WrongState`] when the container does not run; else the stage
+/// and cause.
+pub fn exec(global: &Global, arguments: &ExecArguments) -> Result<i32, Error> {
+    let found = find(global, &arguments.id)?;
+    check_status(found.status, arguments.ignore_paused)?;
+    let mut creation = prepare(global, arguments, found)?;
+    let wants_terminal = creation.plan.process.terminal.is_some();
+    let relayed = wants_terminal && arguments.console_socket.is_none();
+    if relayed && arguments.detach {
+        let text = "--tty with --detach: expected --console-socket, for who detaches cannot relay a terminal";
+        return Err(Error::new(ErrorKind::BadInput, text));
+    }
+    let mut socket = None;
+    if relayed {
+        let (ours, theirs) = channel::pair()?;
+        creation.console = Some(theirs);
+        socket = Some(ours);
+    }
+    creation.run()?;
+    let master = socket
+        .map(|socket| channel::receive_descriptor(socket.as_fd()))
+        .transpose()?;
+    if let Err(error) = begin(&mut creation) {
+        creation.take_back();
+        return Err(error);
+    }
+    if arguments.detach {
+        return Ok(0);
+    }
+    let (pid, pidfd) = creation.init.as_ref().expect("clone-init made it");
+    relay::wait_for_end(&(*pid, pidfd.as_fd()), master)
+}
+
+/// The pid file is there before the program runs, so that it cannot end unseen.
+fn begin(creation: &mut Creation) -> Result<(), Error> {
+    if let (Some(file), Some((pid, _))) = (&creation.wishes.pid_file, &creation.init) {
+        write_pid_file(file, *pid)?;
+    }
+    creation.tell(Message::Published)?;
+    let_go(creation)
+}
+
+fn check_status(status: Status, ignore_paused: bool) -> Result<(), Error> {
+    let text = match status {
+        Status::Running | Status::Created => return Ok(()),
+        Status::Paused if ignore_paused => return Ok(()),
+        Status::Paused => "cannot exec in a paused container (use --ignore-paused to override)",
+        Status::Stopped => "cannot exec in a stopped container",
+        Status::Creating => "cannot exec in a container that is being created",
+    };
+    Err(Error::new(ErrorKind::WrongState, text))
+}
+
+fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<Creation, Error> {
+    let init = found
+        .record
+        .init
+        .expect("a container that runs has an init");
+    let pidfd = init
+        .open()
+        .map_err(|_| Error::new(ErrorKind::WrongState, "cannot exec in a stopped container"))?;
+    let spec = found.folder.read_config()?;
+    let mut plan = plan::plan_create(&found.record.id, &found.record.bundle, &spec)?;
+    plan.process = plan_program(arguments, &spec, &plan)?;
+    let target = Some((pidfd, joined_kinds(&plan.namespaces)));
+    plan.namespaces = NamespacePlan {
+        new: CloneFlags::empty(),
+        joined: Vec::new(),
+    };
+    Ok(Creation {
+        plan,
+        config: Vec::new(),
+        wishes: Wishes {
+            pid_file: arguments.pid_file.clone(),
+            console_socket: arguments.console_socket.clone(),
+            preserve_fds: arguments.preserve_fds,
+            no_pivot: false,
+            // The container's session keyring is not ours to join by name: a new
+            // one of the same name is.
+            no_new_keyring: false,
+            stop_before: None,
+            gate: Gate::Now,
+        },
+        store: StateStore::new(&global.root),
+        cgroup: found.record.cgroup.clone(),
+        record: found.record,
+        folder: None,
+        filter: None,
+        init: None,
+        channel: None,
+        target,
+        console: None,
+        table: stages::EXEC,
+        undo: Vec::new(),
+    })
+}
+
+/// Every kind that the container has of its own, new or joined.
+fn joined_kinds(namespaces: &NamespacePlan) -> CloneFlags {
+    let joined = namespaces.joined.iter();
+    joined.fold(namespaces.new, |kinds, namespace| kinds | namespace.kind)
+}
+
+/// The program: from a file, or the container's own with what the call changes.
+fn plan_program(
+    arguments: &ExecArguments,
+    spec: &Spec,
+    plan: &CreatePlan,
+) -> Result<ProcessPlan, Error> {
+    let label = |text: &Option<String>, flag: &str| match text.as_deref() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(Error::new(
+            ErrorKind::BadInput,
+            format!("{flag}: not supported yet"),
+        )),
+    };
+    label(&arguments.process_label, "--process-label")?;
+    label(&arguments.apparmor, "--apparmor")?;
+    let mut program = match &arguments.process {
+        Some(file) => {
+            let bytes = std::fs::read(file).map_err(|error| Error::of_file(file, &error))?;
+            let process: Process = serde_json::from_slice(&bytes).map_err(|error| {
+                Error::new(ErrorKind::BadInput, format!("{}: {error}", file.display()))
+            })?;
+            unsupported::refuse_process(&process)?;
+            plan_process(&process)?
+        }
+        None => plan_command(arguments, spec, plan)?,
+    };
+    if arguments.tty && program.terminal.is_none() {
+        program.terminal = Some(None);
+    }
+    if arguments.console_socket.is_some() && program.terminal.is_none() {
+        let text = "--console-socket: expected a terminal (--tty, or process.terminal)";
+        return Err(Error::new(ErrorKind::BadInput, text));
+    }
+    Ok(program)
+}
+
+fn plan_command(
+    arguments: &ExecArguments,
+    spec: &Spec,
+    plan: &CreatePlan,
+) -> Result<ProcessPlan, Error> {
+    if arguments.command.is_empty() {
+        let text = "expected a program after the container's id, or --process";
+        return Err(Error::new(ErrorKind::BadInput, text));
+    }
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(arguments.command.clone()));
+    process.set_terminal(Some(false));
+    let mut variables = process.env().clone().unwrap_or_default();
+    variables.extend(arguments.env.iter().cloned());
+    process.set_env(Some(variables));
+    if let Some(cwd) = &arguments.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut program = plan_process(&process)?;
+    program.limits.clone_from(&plan.process.limits);
+    if let Some(user) = &arguments.user {
+        (program.uid, program.gid) = parse_user(user)?;
+    }
+    program.groups.extend(&arguments.additional_gids);
+    program.no_new_privileges |= arguments.no_new_privs;
+    for word in &arguments.cap {
+        let capability = word.parse().map_err(|_| {
+            let text = format!("--cap: expected a name such as CAP_NET_RAW, found {word:?}");
+            Error::new(ErrorKind::BadInput, text)
+        })?;
+        if let Some(sets) = &mut program.capabilities {
+            sets.grant(capability);
+        }
+    }
+    // Checked once more: a variable of the call may hold a zero byte.
+    c_strings("--env", &arguments.env)?;
+    Ok(program)
+}
+
+fn parse_user(text: &str) -> Result<(u32, u32), Error> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => {
+            let text = format!("--user: expected UID or UID:GID in numbers, found {text:?}");
+            Err(Error::new(ErrorKind::BadInput, text))
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `run`: create, start, wait and delete in one call.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::{Found, delete};
+use crate::arguments::{Global, RunArguments};
+use crate::creation::{Creation, Gate};
+use crate::error::{Error, ErrorKind};
+use crate::hooks::{HookState, run_hooks};
+use crate::init::Message;
+use crate::relay;
+use crate::stage::StageFailure;
+use crate::state::Status;
+use crate::sys::channel;
+use crate::sys::process::HostPid;
+
+/// Runs a container; its exit status becomes ours.
+///
+/// # Errors
+///
+/// What was not made, and why; nothing is left of it.
+pub fn run(global: &Global, arguments: &RunArguments) -> Result<i32, Error> {
+    let mut creation = super::create::prepare(global, &arguments.create, Gate::Now)?;
+    let terminal = plan_terminal(&mut creation, arguments.detach)?;
+    creation.run()?;
+    let master = terminal
+        .map(|socket| channel::receive_descriptor(socket.as_fd()))
+        .transpose()?;
+    if let Err(error) = let_go(&mut creation) {
+        creation.take_back();
+        return Err(error);
+    }
+    run_poststart(&creation)?;
+    if arguments.detach {
+        return Ok(0);
+    }
+    let code = relay::wait_for_end(&init_of(&creation), master)?;
+    if !arguments.keep {
+        remove(creation)?;
+    }
+    Ok(code)
+}
+
+/// Who has the other end of the terminal, if there is one: a socket of the
+/// caller's, or this process, which then relays.
+fn plan_terminal(creation: &mut Creation, detach: bool) -> Result<Option<OwnedFd>, Error> {
+    let wanted = creation.plan.process.terminal.is_some();
+    match (wanted, &creation.wishes.console_socket) {
+        (true, None) if detach => Err(Error::new(
+            ErrorKind::BadInput,
+            "process.terminal is true: expected --console-socket, for who detaches cannot relay a terminal",
+        )),
+        (false, Some(_)) => Err(Error::new(
+            ErrorKind::BadInput,
+            "--console-socket: expected process.terminal to be true, for there is nothing to send",
+        )),
+        (true, None) => {
+            let (ours, theirs) = channel::pair()?;
+            creation.console = Some(theirs);
+            Ok(Some(ours))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Init and a descriptor of it.
+fn init_of(creation: &Creation) -> (HostPid, BorrowedFd<'_>) {
+    let (pid, pidfd) = creation.init.as_ref().expect("clone-init made it");
+    (*pid, pidfd.as_fd())
+}
+
+/// Gives init its word and waits until the exec has closed the connection.
+///
+/// # Errors
+///
+/// Why the program could not begin.
+pub fn let_go(creation: &mut Creation) -> Result<(), Error> {
+    creation.tell(Message::Begin)?;
+    let channel = creation.channel.take().expect("clone-init made it");
+    let answer = channel::receive(channel.as_fd())?;
+    match Message::read(&answer) {
+        None => Ok(()),
+        Some((Message::Failed, told)) => {
+            let failure: StageFailure = serde_json::from_slice(told)
+                .map_err(|_| Error::new(ErrorKind::Failed, "init could not say why it failed"))?;
+            Err(failure.into())
+        }
+        Some((message, _)) => {
+            let text = format!("init said {message:?} out of turn");
+            Err(Error::new(ErrorKind::Failed, text))
+        }
+    }
+}
+
+fn run_poststart(creation: &Creation) -> Result<(), Error> {
+    let state = HookState {
+        oci_version: &creation.record.oci_version,
+        id: &creation.plan.id,
+        status: Status::Running,
+        pid: creation.init.as_ref().map(|(pid, _)| *pid),
+        bundle: creation.plan.bundle.as_path(),
+        annotations: &creation.plan.annotations,
+    };
+    let hooks = creation.plan.hooks.poststart().as_deref().unwrap_or(&[]);
+    Ok(run_hooks("poststart", hooks, &state)?)
+}
+
+fn remove(creation: Creation) -> Result<(), Error> {
+    let folder = creation.folder.expect("reserve-id made it");
+    delete::destroy(&Found {
+        folder,
+        record: creation.record,
+        status: Status::Stopped,
+    })
+}
