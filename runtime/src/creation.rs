@@ -9,10 +9,10 @@ use nix::sched::CloneFlags;
 use crate::cgroup::plan::CgroupPlan;
 use crate::init::{Init, Message};
 use crate::plan::CreatePlan;
-use crate::seccomp::BpfProgram;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce};
 use crate::state::{Folder, Record, StateStore};
 use crate::sys::process::{self, HostPid};
+use crate::sys::seccomp::BpfProgram;
 use crate::sys::{call::SyscallError, channel};
 
 /// How init learns that its program may begin.

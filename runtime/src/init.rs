@@ -14,8 +14,8 @@ use nix::sched::CloneFlags;
 use crate::cgroup::plan::CgroupPlan;
 use crate::creation::{Creation, Gate, Wishes};
 use crate::plan::CreatePlan;
-use crate::seccomp::BpfProgram;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce};
+use crate::sys::seccomp::BpfProgram;
 use crate::sys::{channel, process};
 
 /// What the two processes say to each other, one byte each.

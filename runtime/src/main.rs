@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use berth_runtime::arguments::Arguments;
+use berth_runtime::monitor::pod_init;
 use berth_runtime::{report, verbs};
 use clap::Parser;
 
@@ -12,6 +13,10 @@ fn main() -> ExitCode {
     if matches!(first.as_deref(), Some("--version" | "-v")) {
         print!("{}", verbs::features::version_lines());
         return ExitCode::SUCCESS;
+    }
+    // Run by the monitor only, as process 1 of a pod's pid namespace.
+    if first.as_deref() == Some(pod_init::VERB) {
+        return ExitCode::from(u8::from(pod_init::serve().is_err()));
     }
     let arguments = Arguments::parse();
     match verbs::run(&arguments) {

@@ -65,7 +65,7 @@ pub enum StageError {
     Cgroup(#[from] crate::cgroup::error::CgroupError),
     /// The filter could not be made.
     #[error(transparent)]
-    Seccomp(#[from] crate::seccomp::SeccompError),
+    Seccomp(#[from] crate::seccomp::error::SeccompError),
     /// The state could not be kept.
     #[error(transparent)]
     State(#[from] crate::state::StateError),

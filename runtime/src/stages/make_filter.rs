@@ -5,7 +5,8 @@
 //! exists: a wrong profile costs nothing to take back.
 
 use crate::creation::Creation;
-use crate::seccomp;
+use crate::seccomp::compile::compile_filter;
+use crate::seccomp::plan::plan_filter;
 use crate::stage::{Run, Stage, StageError};
 
 /// Place and contract of this stage.
@@ -25,8 +26,8 @@ fn make_filter(creation: &mut Creation) -> Result<(), StageError> {
     let Some(profile) = &creation.plan.seccomp else {
         return Ok(());
     };
-    let plan = seccomp::plan_filter(profile)?;
+    let plan = plan_filter(profile)?;
     let cache = creation.store.root().join(".seccomp-cache");
-    creation.filter = Some(seccomp::compile_filter(&plan, Some(&cache))?);
+    creation.filter = Some(compile_filter(&plan, Some(&cache))?);
     Ok(())
 }
