@@ -8,7 +8,8 @@
 //!
 //! In reading order: [`protocol`] is what is said, [`client`] says it;
 //! `configuration`, `daemon`, `namespaces` and `pod_init` start the monitor;
-//! `server` is its loop, `requests` and `lifecycle` what the loop does;
+//! `server` is its loop, `readiness` what it waits for, `requests`, `attachment`
+//! and `lifecycle` what it does;
 //! `container`, `oci_call`, `console`, `log_lines`, `log_file`, `oom`,
 //! `accounting` and [`exits`] are its parts. `docs/monitor.md` has the picture.
 
@@ -32,6 +33,7 @@ pub mod pod_init;
 pub mod protocol;
 
 mod accounting;
+mod attachment;
 mod configuration;
 mod connection;
 mod console;
@@ -43,6 +45,7 @@ mod log_lines;
 mod namespaces;
 mod oci_call;
 mod oom;
+mod readiness;
 mod requests;
 mod server;
 mod socket_path;

@@ -17,8 +17,8 @@ use super::requests::failed;
 use super::server::{PendingCall, Purpose, Server, Shutdown, attached_to};
 use crate::sys::process::{HostPid, kill};
 
-/// How long a run of the OCI runtime may hold up a shutdown.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
+/// How long one run of the OCI runtime may hold up a shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// Reads at a stream's end: more than a pipe of the largest size holds.
 const LAST_READS: usize = 256;
 
@@ -79,6 +79,10 @@ impl Server {
         let succeeded = ending == Ending::Status(0);
         let reply = match call.purpose {
             Purpose::Create if succeeded => self.finish_create(&call.container),
+            // Killed, it has undone nothing.
+            Purpose::Create if matches!(ending, Ending::Signal(_)) => {
+                self.reject_create(&call.container, &ending_text(ending))
+            }
             Purpose::Create => self.undo_create(&call.container, &ending_text(ending)),
             Purpose::Start => self.finish_start(&mut call, ending),
             Purpose::Kill if succeeded => Reply::Done,
@@ -89,7 +93,8 @@ impl Server {
             Some(client) => self.answer(client, &reply),
             None => self.note_failure(reply),
         }
-        if call.purpose == Purpose::Delete && !succeeded && self.shutdown.is_some() {
+        let nobody_retries = call.client.is_none() || self.shutdown.is_some();
+        if call.purpose == Purpose::Delete && !succeeded && nobody_retries {
             self.abandon(&call.container);
         }
     }
@@ -145,7 +150,8 @@ impl Server {
         failed((FailureKind::Runtime, message))
     }
 
-    /// The runtime has made a container that is of no use: it is deleted.
+    /// The runtime has made a container that is of no use, or a part of one: it
+    /// is deleted.
     fn reject_create(&mut self, id: &str, reason: &str) -> Reply {
         let mut message = format!("create {id}: {reason}");
         if let Err((_, error)) = self.call_delete(id, None) {
@@ -275,7 +281,7 @@ impl Server {
         let shutdown = self.shutdown.get_or_insert_with(|| Shutdown {
             clients: Vec::new(),
             failures: Vec::new(),
-            kill_calls_at: Instant::now() + SHUTDOWN_PATIENCE,
+            began: Instant::now(),
         });
         shutdown.clients.extend(client);
     }
@@ -285,8 +291,8 @@ impl Server {
         let Some(shutdown) = &self.shutdown else {
             return;
         };
-        if Instant::now() > shutdown.kill_calls_at {
-            for call in &self.calls {
+        for call in &self.calls {
+            if shutdown.began.max(call.began).elapsed() > SHUTDOWN_PATIENCE {
                 // Its end is collected like any other, as a failure.
                 let _ = kill(HostPid(call.call.pid), Signal::KILL.as_raw());
             }

@@ -1,11 +1,11 @@
 //! The monitor's loop: one thread, one `poll(2)`, no call that waits.
 //!
 //! ```text
-//!  listener ─┐                    ┌─▶ requests.rs   calls of clients
-//!  clients  ─┤                    │
-//!  signals  ─┼─▶ poll ─▶ serve ───┼─▶ lifecycle.rs  children that ended
+//!  listener ─┐                    ┌─▶ requests.rs    calls of clients
+//!  clients  ─┤                    ├─▶ attachment.rs  their frames
+//!  signals  ─┼─▶ wait ─▶ serve ───┼─▶ lifecycle.rs   children that ended
 //!  streams  ─┤                    │
-//!  OOM      ─┘                    └─▶ here          bytes between them
+//!  OOM      ─┘                    └─▶ here           output of containers
 //! ```
 //!
 //! Children are known by SIGCHLD. The monitor is a *subreaper*
@@ -15,13 +15,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use super::accounting::Accounting;
 use super::connection::{Connection, Role};
@@ -32,6 +31,7 @@ use super::log_lines::Stream;
 use super::namespaces::Pins;
 use super::oci_call::OciCall;
 use super::protocol::{Event, FrameKind, MonitorConfig, Reply, Request};
+use super::readiness::Source;
 use crate::sys::heap::malloc_trim;
 
 /// The size of one read. A pipe holds 64 KiB, so a busy one takes a few.
@@ -40,8 +40,6 @@ const READ_BYTES: usize = 16 * 1024;
 const READS_A_TURN: usize = 4;
 /// How long to accept nobody when no descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// How often to look at what has no descriptor to wait for.
-const TICK: Duration = Duration::from_millis(50);
 
 /// All that a monitor knows.
 pub struct Server {
@@ -64,9 +62,9 @@ pub struct Server {
     pub(super) strays: Vec<(i32, Ending)>,
     pub(super) shutdown: Option<Shutdown>,
     scratch: Vec<u8>,
-    idle: bool,
+    pub(super) idle: bool,
     /// No descriptor was left for another client: they wait until then.
-    accepts_again: Option<Instant>,
+    pub(super) accepts_again: Option<Instant>,
 }
 
 /// A run of the OCI runtime and what it is for.
@@ -76,6 +74,7 @@ pub struct PendingCall {
     /// The client to answer; none when the monitor itself wants it.
     pub(super) client: Option<u64>,
     pub(super) purpose: Purpose,
+    pub(super) began: Instant,
 }
 
 /// What a run of the OCI runtime is for.
@@ -96,18 +95,7 @@ pub enum Purpose {
 pub struct Shutdown {
     pub(super) clients: Vec<u64>,
     pub(super) failures: Vec<String>,
-    pub(super) kill_calls_at: Instant,
-}
-
-/// What a descriptor in the poll is.
-#[derive(Debug, Clone)]
-enum Source {
-    Listener,
-    Signals,
-    Connection(u64),
-    Output(String, Stream),
-    Stdin(String),
-    Oom(String),
+    pub(super) began: Instant,
 }
 
 /// What the loop starts with.
@@ -156,104 +144,6 @@ pub fn serve(beginning: Beginning) -> Result<(), MonitorError> {
 }
 
 impl Server {
-    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
-        let mut sources = Vec::new();
-        let mut polled = Vec::new();
-        let mut add = |source, descriptor, flags| {
-            sources.push(source);
-            polled.push(PollFd::from_borrowed_fd(descriptor, flags));
-        };
-        if self.accepts_again.is_none() {
-            add(Source::Listener, self.listener.as_fd(), PollFlags::IN);
-        }
-        add(Source::Signals, self.signals.as_fd(), PollFlags::IN);
-        for connection in &self.connections {
-            if let Some(flags) = self.interest(connection) {
-                let source = Source::Connection(connection.number);
-                add(source, connection.stream.as_fd(), flags);
-            }
-        }
-        for container in &self.containers {
-            self.add_container(container, &mut add);
-        }
-        let timeout = self
-            .needs_ticks()
-            .then(|| Timespec::try_from(TICK).expect("fifty milliseconds fit into a timespec"));
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
-        let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
-        let ready = sources.into_iter().zip(events);
-        Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
-    }
-
-    /// What to wait for on a connection. One that may not be read now, because
-    /// its container does not take more, is left out: a hang-up that is not
-    /// acted on would wake the loop without end.
-    fn interest(&self, connection: &Connection) -> Option<PollFlags> {
-        let mut flags = PollFlags::empty();
-        if connection.has_output() {
-            flags |= PollFlags::OUT;
-        }
-        let held = match &connection.role {
-            Role::Attached { id } => self
-                .container(id)
-                .is_some_and(|container| !container.streams.takes_stdin()),
-            _ => false,
-        };
-        if connection.takes_input() && !held {
-            flags |= PollFlags::IN;
-        }
-        (!held || !flags.is_empty()).then_some(flags)
-    }
-
-    fn add_container<'a>(
-        &'a self,
-        container: &'a Container,
-        add: &mut impl FnMut(Source, BorrowedFd<'a>, PollFlags),
-    ) {
-        let id = || container.id.clone();
-        let streams = &container.streams;
-        if !self.output_pauses(&container.id) {
-            if let Some(stdout) = &streams.stdout {
-                let source = Source::Output(id(), Stream::Stdout);
-                add(source, stdout.as_fd(), PollFlags::IN);
-            }
-            if let Some(stderr) = &streams.stderr {
-                let source = Source::Output(id(), Stream::Stderr);
-                add(source, stderr.as_fd(), PollFlags::IN);
-            }
-        }
-        if let Some(stdin) = streams.stdin.as_ref().and_then(|input| input.wanted()) {
-            add(Source::Stdin(id()), stdin.as_fd(), PollFlags::OUT);
-        }
-        if let Some((wake, flags)) = container.oom.as_ref().and_then(|oom| oom.wake_source()) {
-            add(Source::Oom(id()), wake, flags);
-        }
-    }
-
-    fn output_pauses(&self, id: &str) -> bool {
-        self.connections.iter().any(|connection| {
-            connection.is_full()
-                && matches!(&connection.role, Role::Attached { id: attached } if attached == id)
-        })
-    }
-
-    fn needs_ticks(&self) -> bool {
-        self.shutdown.is_some()
-            || self.accepts_again.is_some()
-            || self.connections.iter().any(Connection::is_full)
-            || self
-                .containers
-                .iter()
-                .filter_map(|container| container.oom.as_ref())
-                .any(|oom| oom.looks_again())
-            // One tick to notice that nothing happens.
-            || !self.idle
-    }
-
     /// A monitor sleeps nearly always: once it begins to, it gives back the
     /// memory of what it has just done.
     fn trim_when_idle(&mut self, ready: &[(Source, PollFlags)]) {

@@ -258,10 +258,11 @@ fn a_monitor_is_counted_in_its_group_and_removes_it() {
     pod.run("a", &Recipe::new("true"));
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", pod.monitor_pid())).unwrap();
     let wanted = format!(":{}/monitor", pod.cgroup);
-    assert!(
-        groups.lines().all(|line| line.ends_with(&wanted)),
-        "{groups}"
-    );
+    // A hierarchy may exist and be mounted nowhere: nobody can enter that.
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let mounted = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    let entered = groups.lines().filter(|line| line.ends_with(&wanted));
+    assert_eq!(entered.count(), mounted.count(), "{groups}");
     pod.shutdown();
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
         let group = hierarchy.unwrap().path().join(&pod.cgroup[1..]);
@@ -307,4 +308,40 @@ fn a_monitor_is_small() {
     if std::env::var_os("MONITOR_UNDER_TEST").is_some() {
         assert!(resident < 2048, "{resident} KiB");
     }
+}
+
+#[test]
+fn a_runtime_that_hangs_holds_up_nobody_else_and_no_shutdown_for_ever() {
+    let mut pod = Pod::new();
+    // As the configured runtime, but `create` of the container "slow" hangs.
+    let wrapper = pod.dir.with_file_name("runtime");
+    let real = pod.config.oci_runtime.display();
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\n\
+         case \"$*\" in *create*) [ $last = slow ] && exec sleep 1000;; esac\nexec {real} \"$@\"\n"
+    );
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(
+        &wrapper,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    pod.config.oci_runtime = wrapper;
+    pod.config.namespaces = ALL_NAMESPACES.to_vec();
+    pod.start();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let reply = pod.try_create("slow", &Recipe::new("true"));
+            assert!(matches!(reply, Reply::Failed { .. }), "{reply:?}");
+        });
+        // These are answered while it hangs.
+        assert_eq!(pod.run("quick", &Recipe::new("exit 4")).exit_code, 4);
+        pod.done(&Request::Delete { id: "quick".into() });
+        let started = std::time::Instant::now();
+        let reply = pod.call(&Request::Shutdown);
+        assert_eq!(reply, Reply::Done);
+        assert!(started.elapsed().as_secs() < 15);
+        slow.join().unwrap();
+    });
+    pod.assert_clean();
 }
