@@ -31,6 +31,8 @@ pub mod addresses;
 pub mod attach;
 /// What went wrong, and the kind that callers branch on.
 pub mod error;
+/// Forgets flows of datagrams that a change of host ports has overtaken.
+pub mod flows;
 /// Who holds what, on disk.
 pub mod ledger;
 /// Links, addresses, routes.

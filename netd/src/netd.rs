@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use crate::attach::{AttachPlan, Circumstances, plan_attach, without_missing_families};
 use crate::error::{Error, ErrorKind};
+use crate::flows::forget_flows_before;
 use crate::ledger::{LockedLedger, Maker, PodState, remove_ledgers_of_other_boots};
 use crate::links::apply::apply;
-use crate::links::observe::{observe_host, read_statistics};
+use crate::links::observe::{observe_host, read_own_addresses, read_statistics};
 use crate::links::settle::{Ends, wait_until_settled};
 use crate::links::socket::{RouteSocket, has_ipv6, open_netns};
 use crate::links::{Ipv6, LinkStep, ObservedHost};
@@ -80,7 +81,7 @@ impl Netd {
         let mut ledger = self.lock().await?;
         let links = RouteSocket::open_here()?;
         let doors = self.doors(&links);
-        release_abandoned(doors, &mut ledger).await?;
+        release_abandoned(doors, &mut ledger).await;
         let plan = self.plan_locked(request, &ledger, &links).await?;
         let in_family = |v4| {
             let mut addresses = plan.network.addresses.iter();
@@ -119,7 +120,7 @@ impl Netd {
         let mut ledger = self.lock().await?;
         let links = RouteSocket::open_here()?;
         let doors = self.doors(&links);
-        release_abandoned(doors, &mut ledger).await?;
+        release_abandoned(doors, &mut ledger).await;
         release_pod(doors, &mut ledger, &self.config.name, pod_id).await
     }
 
@@ -287,7 +288,12 @@ impl Netd {
         doors
             .nft
             .add_elements(&plan.rules.table, &plan.elements)
-            .await
+            .await?;
+        if !plan.elements.is_empty() {
+            let own_addresses = read_own_addresses(host).await?;
+            forget_flows_before(&plan.elements, &own_addresses).await;
+        }
+        Ok(())
     }
 
     /// The table as planned, with the host ports of every pod that is attached.
@@ -316,7 +322,10 @@ impl Netd {
 
 /// Undoes what killed processes began. To hold the lock and find a record that
 /// is still `attaching` is the proof that its maker is gone.
-async fn release_abandoned(doors: Doors<'_>, ledger: &mut LockedLedger) -> Result<(), Error> {
+///
+/// What cannot be undone keeps its record, and with it its addresses and ports,
+/// so that the pod at hand need not care.
+async fn release_abandoned(doors: Doors<'_>, ledger: &mut LockedLedger) {
     let abandoned: Vec<(String, String)> = ledger
         .ledger()
         .all_pods()
@@ -324,9 +333,14 @@ async fn release_abandoned(doors: Doors<'_>, ledger: &mut LockedLedger) -> Resul
         .map(|(network, pod_id, _)| (network.to_owned(), pod_id.to_owned()))
         .collect();
     for (network, pod_id) in abandoned {
-        release_pod(doors, ledger, &network, &pod_id).await?;
+        if let Err(error) = release_pod(doors, ledger, &network, &pod_id).await {
+            tracing::warn!(
+                pod_id,
+                error = &error as &dyn std::error::Error,
+                "a killed process's pod could not be undone"
+            );
+        }
     }
-    Ok(())
 }
 
 fn ipv6_here() -> Ipv6 {

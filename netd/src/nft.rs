@@ -8,10 +8,9 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use nlink::netlink::netfilter::{ConntrackFilter, IpProtocol};
 use nlink::netlink::nftables::{Chain as NlChain, Family, Rule as NlRule, Set, SetElement};
 use nlink::netlink::nftables::{ChainInfo, SetDataType, SetKeyType, Transaction};
-use nlink::netlink::{Connection, Netfilter, Nftables};
+use nlink::netlink::{Connection, Nftables};
 
 use crate::error::{Error, ErrorKind};
 use crate::rules::{IpFamily, PortElement, PortKey, PortMap, Ruleset};
@@ -29,8 +28,6 @@ pub trait Nft: Send + Sync {
     async fn remove_elements(&self, table: &str, elements: &[PortElement]) -> Result<(), Error>;
     /// Removes a table; succeeds if it is gone.
     async fn remove_table(&self, table: &str) -> Result<(), Error>;
-    /// Ends the connectionless flows that these elements sent to a pod.
-    async fn forget_flows(&self, elements: &[PortElement]) -> Result<(), Error>;
     /// Names the chains of others that drop forwarded packets by policy.
     async fn observe_forward_drops(&self) -> Result<Vec<String>, Error>;
 }
@@ -49,9 +46,6 @@ pub enum ObservedTable {
 /// nftables over a netlink socket of this thread's network namespace.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KernelNft;
-
-/// The number of TCP in the IP header.
-const TCP: u8 = 6;
 
 /// One message holds at most 64 KiB of nested elements.
 const ELEMENTS_A_MESSAGE: usize = 500;
@@ -146,25 +140,6 @@ impl Nft for KernelNft {
             .await
             .map(drop)
             .map_err(|error| kernel(format!("NFT_MSG_DELTABLE(inet {table})"), error))
-    }
-
-    async fn forget_flows(&self, elements: &[PortElement]) -> Result<(), Error> {
-        // A TCP client notices that its peer is gone. One that sends datagrams
-        // keeps its flow alive by sending, and so keeps being sent to the dead
-        // pod's address though the rule has long named another.
-        let datagrams = elements.iter().filter(|e| e.protocol_number != TCP);
-        for element in datagrams {
-            let filter = ConntrackFilter::new()
-                .proto(lower_protocol(element.protocol_number))
-                .reply_src(element.pod_address)
-                .reply_src_port(element.pod_port);
-            Connection::<Netfilter>::new()
-                .map_err(|error| kernel("socket(AF_NETLINK, NETLINK_NETFILTER)", error))?
-                .flush_conntrack_matching(&filter)
-                .await
-                .map_err(|error| kernel(format!("IPCTNL_MSG_CT_DELETE({element})"), error))?;
-        }
-        Ok(())
     }
 
     async fn observe_forward_drops(&self) -> Result<Vec<String>, Error> {
@@ -278,14 +253,6 @@ fn lower_element(element: &PortElement) -> SetElement {
         SetElement::port(element.pod_port),
     ];
     SetElement::concat(key).value(SetElement::concat(value))
-}
-
-fn lower_protocol(number: u8) -> IpProtocol {
-    match number {
-        TCP => IpProtocol::Tcp,
-        17 => IpProtocol::Udp,
-        other => IpProtocol::Other(other),
-    }
 }
 
 fn lower_address(address: IpAddr) -> SetElement {

@@ -4,6 +4,7 @@
 //! until it works, by whoever comes next. One failure does not stop the others.
 
 use crate::error::{Error, ErrorKind};
+use crate::flows::forget_flows_to;
 use crate::ledger::{BridgeOrigin, LockedLedger, NetworkRecord, PodRecord};
 use crate::links::apply::remove_link;
 use crate::links::observe::{count_ports, observe_bridge};
@@ -17,7 +18,7 @@ use crate::rules::plan::plan_elements;
 pub struct Doors<'a> {
     /// Links, addresses, routes.
     pub links: &'a RouteSocket,
-    /// nftables and connection tracking.
+    /// nftables.
     pub nft: &'a dyn Nft,
 }
 
@@ -62,12 +63,11 @@ pub async fn release_pod(
 async fn remove_pod(doors: Doors<'_>, network: &NetworkRecord, pod: &PodRecord) -> Vec<Error> {
     let elements = plan_elements(&pod.host_ports, &pod.addresses);
     let table = table_of(&network.bridge);
-    let results = [
-        doors.nft.remove_elements(&table, &elements).await,
-        doors.nft.forget_flows(&elements).await,
-        // Either end of a veth pair takes the other along.
-        remove_link(doors.links.handle(), &pod.host_interface).await,
-    ];
+    let closed = doors.nft.remove_elements(&table, &elements).await;
+    forget_flows_to(&elements).await;
+    // Either end of a veth pair takes the other along.
+    let unplugged = remove_link(doors.links.handle(), &pod.host_interface).await;
+    let results = [closed, unplugged];
     results.into_iter().filter_map(Result::err).collect()
 }
 

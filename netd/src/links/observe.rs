@@ -1,12 +1,13 @@
 //! Reads what there is of links, addresses and routes; changes nothing.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::error::Error;
@@ -146,16 +147,36 @@ async fn read_address_messages(handle: &Handle, index: u32) -> Result<Vec<Addres
 
 async fn read_addresses(handle: &Handle, index: u32) -> Result<Vec<IpNet>, Error> {
     let messages = read_address_messages(handle, index).await?;
-    let address_of = |attributes: &[AddressAttribute], prefix_len| {
-        attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => IpNet::new(*address, prefix_len).ok(),
+    Ok(messages.iter().filter_map(address_of).collect())
+}
+
+/// The addresses of all interfaces.
+///
+/// # Errors
+///
+/// `Kernel`.
+pub async fn read_own_addresses(handle: &Handle) -> Result<BTreeSet<IpAddr>, Error> {
+    let messages: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|error| kernel("RTM_GETADDR(all)", error))?;
+    let addresses = messages.iter().filter_map(address_of);
+    Ok(addresses.map(|net| net.addr()).collect())
+}
+
+fn address_of(message: &AddressMessage) -> Option<IpNet> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => {
+                IpNet::new(*address, message.header.prefix_len).ok()
+            }
             _ => None,
         })
-    };
-    Ok(messages
-        .iter()
-        .filter_map(|m| address_of(&m.attributes, m.header.prefix_len))
-        .collect())
 }
 
 async fn read_routes(handle: &Handle) -> Result<Vec<ObservedRoute>, Error> {

@@ -4,8 +4,8 @@ use berth_netd::error::ErrorKind;
 use berth_netd::request::Protocol;
 
 use crate::world::{
-    HOST_V4, HOST_V6, World, address, at, bind_udp, connect_tcp, exchange_tcp, exchange_udp,
-    listen_tcp, port, run, socket,
+    HOST_V4, HOST_V6, OUTSIDE_V4, World, address, at, bind_udp, connect_tcp, exchange_tcp,
+    exchange_udp, listen_tcp, port, run, socket,
 };
 
 #[test]
@@ -198,10 +198,19 @@ fn a_client_that_keeps_sending_datagrams_finds_the_next_pod() {
     });
     let server = bind_udp(old.pid(), "0.0.0.0", 53);
     exchange_udp(&client, socket(HOST_V4, 5353), &server).unwrap();
-    world.block_on(async {
-        netd.detach("old").await.unwrap();
-        netd.attach(&new.request(&ports)).await.unwrap();
-    });
+    let neighbour = bind_udp(world.outside.pid(), "0.0.0.0", 5353);
+    let asker = bind_udp(keep.pid(), "0.0.0.0", 4001);
+    exchange_udp(&asker, socket(OUTSIDE_V4, 5353), &neighbour).unwrap();
+    world.block_on(async { netd.detach("old").await.unwrap() });
+    // Meanwhile nobody listens, and the kernel notes that the flow ends here.
+    client.send_to(b"anyone?", socket(HOST_V4, 5353)).unwrap();
+    world.block_on(async { netd.attach(&new.request(&ports)).await.unwrap() });
+    let flows = std::fs::read_to_string(format!("/proc/{}/net/nf_conntrack", world.host.pid()));
+    let flows = flows.unwrap();
+    assert!(
+        flows.contains("sport=4001"),
+        "flows to elsewhere go on:\n{flows}"
+    );
     let server = bind_udp(new.pid(), "0.0.0.0", 53);
     exchange_udp(&client, socket(HOST_V4, 5353), &server).unwrap();
 }

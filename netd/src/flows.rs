@@ -1,0 +1,106 @@
+//! Forgets flows of datagrams that a change of host ports has overtaken.
+//!
+//! Where a flow goes is decided once, by its first packet, and remembered in
+//! the kernel's connection tracking for as long as packets keep coming. A TCP
+//! client notices that its peer has changed and connects anew. A client that
+//! just keeps sending datagrams does not, and so would be sent to a dead pod's
+//! address, or, if it began before the pod was there, to nobody, for ever.
+//!
+//! Both are forgotten here, so that the next packet is decided on again. When
+//! it cannot be done (a kernel without the interface to connection tracking),
+//! the flow ends by itself once its client pauses for half a minute; that is
+//! worth a warning and no failed pod.
+//!
+//! Read more: `net/netfilter/nf_nat_core.c::nf_nat_inet_fn`;
+//! `Documentation/networking/nf_conntrack-sysctl.rst`, `udp_timeout`. Try:
+//! `cat /proc/net/nf_conntrack`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use nlink::netlink::netfilter::{ConntrackFilter, ConntrackStatus, ConntrackTuple, IpProtocol};
+use nlink::netlink::{Connection, Netfilter};
+
+use crate::rules::PortElement;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Forgets the flows that these elements sent to a pod that is going.
+pub async fn forget_flows_to(elements: &[PortElement]) {
+    for element in datagrams(elements) {
+        let filter = ConntrackFilter::new()
+            .proto(protocol(element))
+            .reply_src(element.pod_address)
+            .reply_src_port(element.pod_port);
+        let done = match Connection::<Netfilter>::new() {
+            Ok(connection) => connection.flush_conntrack_matching(&filter).await,
+            Err(error) => Err(error),
+        };
+        warn_of(element, done);
+    }
+}
+
+/// Forgets the flows to this machine that began before these elements stood.
+///
+/// `own_addresses` are the machine's: flows of pods and of the host to the same
+/// port elsewhere (think of port 53) must go on.
+pub async fn forget_flows_before(elements: &[PortElement], own_addresses: &BTreeSet<IpAddr>) {
+    for element in datagrams(elements) {
+        warn_of(element, forget_before(element, own_addresses).await);
+    }
+}
+
+async fn forget_before(element: &PortElement, own: &BTreeSet<IpAddr>) -> nlink::Result<()> {
+    let not_rewritten = ConntrackStatus::default();
+    let filter = ConntrackFilter::new()
+        .proto(protocol(element))
+        .orig_dst_port(element.host_port)
+        .status(not_rewritten, ConntrackStatus::DST_NAT);
+    let connection = Connection::<Netfilter>::new()?;
+    for entry in connection.get_conntrack_matching(&filter).await? {
+        if !is_covered(&entry.orig, element, own) {
+            continue;
+        }
+        match connection.del_conntrack_entry(&entry).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the element would have rewritten a packet with these addresses.
+fn is_covered(orig: &ConntrackTuple, element: &PortElement, own: &BTreeSet<IpAddr>) -> bool {
+    orig.dst_ip.is_some_and(|address| {
+        let is_local = address.is_loopback() || own.contains(&address);
+        let is_meant = element.host_address.is_none_or(|host| host == address);
+        is_local && is_meant && address.is_ipv4() == element.pod_address.is_ipv4()
+    })
+}
+
+fn datagrams(elements: &[PortElement]) -> impl Iterator<Item = &PortElement> {
+    elements
+        .iter()
+        .filter(|element| element.protocol_number != TCP)
+}
+
+fn protocol(element: &PortElement) -> IpProtocol {
+    match element.protocol_number {
+        UDP => IpProtocol::Udp,
+        other => IpProtocol::Other(other),
+    }
+}
+
+fn warn_of(element: &PortElement, done: nlink::Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(
+            %element,
+            error = &error as &dyn std::error::Error,
+            "flows of datagrams to a host port were not forgotten"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;
