@@ -10,6 +10,8 @@ pub mod events;
 pub mod objects;
 /// What the CRI will be asked for, worked out without asking.
 pub mod plan;
+/// Asking a container how it is.
+pub mod probes;
 /// What a worker is told once: directories, waits, facts of the node.
 pub mod settings;
 /// Names and numbers of the CRI's stop signals.
