@@ -1,12 +1,66 @@
 //! One pod, kept as its spec says until it ends.
+//!
+//! The worker is a handful of tasks that share a board and hear orders:
+//!
+//! ```text
+//! run ─── orders ──▶ life ──▶ keeper (one per container) ──▶ the node, by CRI
+//!  ▲                  │          │
+//!  └── commands,      └──────────┴──▶ board ──▶ status, events ──▶ observer
+//!      deadline
+//! ```
+//!
+//! Nothing is started behind its back: when `run` is dropped its tasks are too,
+//! and the pod goes on without a worker. The next worker finds it by its labels.
+//!
+//! Read more: `docs/pods.md`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use berth_cri::service::CriService;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
-use super::{events::PodObserver, objects::PodObjects, settings::WorkerConfig};
+use super::{
+    events::{PodIdentity, PodObserver},
+    objects::PodObjects,
+    plan::{self, ConfigError, PodPlan, dns, environment, facts::PodFacts, names},
+    settings::{Leftovers, WorkerConfig},
+    volumes::{self, Content, VolumesPlan, empty_dir},
+};
+
+/// A pod that already runs here.
+pub mod adopt;
+/// Where what is known is kept, and told.
+pub mod board;
+/// A container's end.
+pub mod exit;
+/// What is done after a start and before an end.
+pub mod hooks;
+/// A container's image.
+pub mod image;
+/// One container, kept as its pod wants it.
+pub mod keeper;
+/// What a container said as it ended.
+pub mod last_words;
+/// The order of a pod's containers.
+pub mod life;
+/// Run, stop by then, stop now.
+pub mod order;
+/// Waiting for the next look at the node.
+pub mod pulse;
+/// What a pod's status says.
+pub mod status;
+
+use board::Board;
+use life::{FAR_FUTURE, Life};
+use order::Order;
+use status::{End, Known};
+
+/// How often directories with a limit are measured.
+const USAGE_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a worker can be asked while its pod runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +93,15 @@ pub enum WorkerError {
         /// Its answer.
         #[source]
         source: Box<tonic::Status>,
+    },
+    /// A file of the pod's could not be written.
+    #[error("{} was not written", path.display())]
+    Files {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
     },
     /// Something of the pod is left on the node.
     #[error("pod {pod} ended, but {leftover} is left")]
@@ -74,24 +137,294 @@ impl PodWorker {
 
     /// Runs a pod until it ends or is stopped, and tells its last status.
     ///
-    /// A pod that already runs here, because an earlier worker was lost, is
-    /// taken over as it is.
+    /// A pod without a uid is a new one. A pod with the uid of one that already
+    /// runs here, because an earlier worker was lost, is taken over as it is.
+    ///
+    /// When the commands' sender is dropped the pod simply runs on. When the
+    /// returned future is dropped the pod runs on without a worker.
     ///
     /// # Errors
     ///
-    /// When the pod is not valid, the node does not answer, or something could
-    /// not be removed. A container that fails is a status, not an error.
+    /// When the pod is not valid, the node refuses it, or something could not be
+    /// removed. A container that fails is a status, not an error.
     pub async fn run(
         &self,
         pod: Pod,
-        _commands: mpsc::Receiver<WorkerCommand>,
-        _observer: Arc<dyn PodObserver>,
+        mut commands: mpsc::Receiver<WorkerCommand>,
+        observer: Arc<dyn PodObserver>,
     ) -> Result<PodStatus, WorkerError> {
-        // The first landing: the signature for those who call it.
-        let _ = (&self.service, &self.config, &self.objects);
-        Err(WorkerError::Invalid {
-            pod: pod.metadata.name.unwrap_or_default(),
-            reason: "this build has no pod worker yet".to_owned(),
+        let plan = self.plan(pod)?;
+        let found = adopt::find(&self.service, &plan).await?;
+        let life = Arc::new(self.begin(plan, &found, observer)?);
+        let (orders, heard) = watch::channel(Order::Run);
+        let mut end = End::default();
+        let lived = {
+            let mut living = pin!(life.live(found, heard));
+            let mut full = pin!(outgrown(&life));
+            let deadline = deadline(&life);
+            let mut listening = true;
+            loop {
+                tokio::select! {
+                    lived = &mut living => break lived,
+                    command = commands.recv(), if listening => match command {
+                        Some(command) => order::give(&orders, ordered(&life, command)),
+                        None => listening = false,
+                    },
+                    () = tokio::time::sleep_until(deadline), if end.reason.is_none() => {
+                        end = ended("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned());
+                        order::give(&orders, ordered(&life, WorkerCommand::Stop { grace: None }));
+                    }
+                    message = &mut full, if end.reason.is_none() => {
+                        life.board.warning(None, "Evicted", message.clone());
+                        end = ended("Evicted", message);
+                        order::give(&orders, Order::Kill);
+                    }
+                }
+            }
+        };
+        self.finish(&life, end, lived).await
+    }
+
+    /// Stops a pod that no worker keeps, and removes all of it from the node.
+    ///
+    /// # Errors
+    ///
+    /// What could not be removed; everything else is gone.
+    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), WorkerError> {
+        let labels = HashMap::from([(names::POD_UID.to_owned(), pod.uid.clone())]);
+        for sandbox in adopt::list_sandboxes(&self.service, labels).await? {
+            adopt::remove(&self.service, &sandbox.id).await?;
+        }
+        let volumes = self.config.volumes_dir.join(&pod.uid);
+        let logs = format!("{}_{}_{}", pod.namespace, pod.name, pod.uid);
+        let logs = self.config.logs_dir.join(logs);
+        let removed = tokio::task::spawn_blocking(move || {
+            volumes::teardown::remove_volumes(&volumes).map_err(|error| life::chain(&error))?;
+            remove_logs(&logs)
+        });
+        leftover(pod, removed.await)
+    }
+
+    /// Everything that can be known before anything is made.
+    fn plan(&self, mut pod: Pod) -> Result<PodPlan, WorkerError> {
+        if pod.metadata.uid.as_ref().is_none_or(String::is_empty) {
+            pod.metadata.uid = Some(create_uid());
+        }
+        let name = format!(
+            "{}/{}",
+            pod.metadata.namespace.as_deref().unwrap_or("default"),
+            pod.metadata.name.as_deref().unwrap_or("?")
+        );
+        // A node without the file has no resolver to offer.
+        let resolver = std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default();
+        plan::plan_pod(pod, &self.config, &dns::read_resolv_conf(&resolver)).map_err(|error| {
+            WorkerError::Invalid {
+                pod: name,
+                reason: error.to_string(),
+            }
         })
     }
+
+    /// Plans the rest and puts up the board; still nothing is made.
+    fn begin(
+        &self,
+        plan: PodPlan,
+        found: &adopt::Found,
+        observer: Arc<dyn PodObserver>,
+    ) -> Result<Life, WorkerError> {
+        let directory = self.config.volumes_dir.join(&plan.identity.uid);
+        let volumes = {
+            let facts = PodFacts {
+                pod: &plan.pod,
+                objects: &self.objects,
+                node: &self.config.node,
+                addresses: &[],
+            };
+            plan_objects(&facts, directory).map_err(|error| WorkerError::Invalid {
+                pod: full_name(&plan.identity),
+                reason: error.to_string(),
+            })?
+        };
+        let start = found
+            .created_at
+            .map_or_else(jiff::Timestamp::now, exit::timestamp);
+        let known = Known::new(&plan, &self.config.node.addresses, start);
+        Ok(Life {
+            service: Arc::clone(&self.service),
+            config: self.config.clone(),
+            objects: Arc::clone(&self.objects),
+            board: Board::new(plan.identity.clone(), observer, known),
+            plan,
+            volumes,
+            pulls: image::Pulls::default(),
+        })
+    }
+
+    /// Gives back what the pod held, and tells how it ended.
+    async fn finish(
+        &self,
+        life: &Arc<Life>,
+        end: End,
+        lived: Result<(), WorkerError>,
+    ) -> Result<PodStatus, WorkerError> {
+        let pod = &life.plan.identity;
+        let labels = HashMap::from([(names::POD_UID.to_owned(), pod.uid.clone())]);
+        let cleared = async {
+            for sandbox in adopt::list_sandboxes(&self.service, labels).await? {
+                self.clear(&sandbox.id).await?;
+            }
+            Ok::<(), WorkerError>(())
+        }
+        .await;
+        let directory = life.volumes.directory.clone();
+        let logs = PathBuf::from(&life.plan.sandbox.log_directory);
+        let leftovers = self.config.leftovers;
+        let removed = tokio::task::spawn_blocking(move || {
+            volumes::teardown::remove_volumes(&directory).map_err(|error| life::chain(&error))?;
+            match leftovers {
+                Leftovers::Keep => Ok(()),
+                Leftovers::Remove => remove_logs(&logs),
+            }
+        });
+        let removed = leftover(pod, removed.await);
+        life.board.update(|known| {
+            known.sandbox_ready = false;
+            known.end = Some(end);
+        });
+        // What went wrong first is what the others came from.
+        lived?;
+        cleared?;
+        removed?;
+        Ok(life.board.status())
+    }
+
+    /// Stops a sandbox, and removes it if nothing is to be kept.
+    async fn clear(&self, id: &str) -> Result<(), WorkerError> {
+        match self.config.leftovers {
+            Leftovers::Remove => adopt::remove(&self.service, id).await,
+            Leftovers::Keep => adopt::stop(&self.service, id).await,
+        }
+    }
 }
+
+/// Plans volumes, and every environment once, so that a missing ConfigMap is an
+/// error before anything is made and not a pod that waits for ever.
+fn plan_objects(facts: &PodFacts<'_>, directory: PathBuf) -> Result<VolumesPlan, ConfigError> {
+    for container in facts.containers() {
+        environment::plan_environment(facts, container)
+            .map_err(|error| error.within(&format!("container {:?}", container.name)))?;
+    }
+    volumes::plan_volumes(facts, directory)
+}
+
+/// The order that a command is.
+fn ordered(life: &Life, command: WorkerCommand) -> Order {
+    match command {
+        WorkerCommand::Kill => Order::Kill,
+        WorkerCommand::Stop { grace } => match grace.unwrap_or(life.plan.grace) {
+            // No time to end in order.
+            Duration::ZERO => Order::Kill,
+            grace => Order::Stop {
+                by: Instant::now() + grace,
+            },
+        },
+    }
+}
+
+/// When the pod's time is over.
+fn deadline(life: &Life) -> Instant {
+    let lived = life.board.read(|known| {
+        let lived = jiff::Timestamp::now().duration_since(known.start_time);
+        Duration::try_from(lived).unwrap_or_default()
+    });
+    let limit = life.plan.deadline.unwrap_or(FAR_FUTURE);
+    Instant::now() + limit.saturating_sub(lived)
+}
+
+/// Waits until a directory of the pod's holds more than it may.
+async fn outgrown(life: &Arc<Life>) -> String {
+    let limited: Vec<(String, PathBuf, u64)> = life
+        .volumes
+        .volumes
+        .iter()
+        .filter_map(|volume| match &volume.content {
+            Content::EmptyDir(plan) if plan.medium == empty_dir::Medium::Disk => {
+                let path = life.volumes.directory.join(&volume.name);
+                Some((volume.name.clone(), path, plan.limit_bytes?))
+            }
+            _ => None,
+        })
+        .collect();
+    if limited.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(USAGE_PERIOD).await;
+        for (name, path, limit) in limited.clone() {
+            let measured =
+                tokio::task::spawn_blocking(move || empty_dir::observe_usage_bytes(&path)).await;
+            if matches!(measured, Ok(Ok(usage)) if usage > limit) {
+                return format!(
+                    "Usage of EmptyDir volume {name:?} exceeds the limit of {limit} bytes"
+                );
+            }
+        }
+    }
+}
+
+fn ended(reason: &str, message: String) -> End {
+    End {
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+    }
+}
+
+fn remove_logs(directory: &std::path::Path) -> Result<(), String> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn leftover(
+    pod: &PodIdentity,
+    removed: Result<Result<(), String>, tokio::task::JoinError>,
+) -> Result<(), WorkerError> {
+    let reason = match removed {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(reason)) => reason,
+        Err(panic) => panic.to_string(),
+    };
+    Err(WorkerError::Leftover {
+        pod: full_name(pod),
+        leftover: reason,
+    })
+}
+
+fn full_name(pod: &PodIdentity) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+/// A random uid in the form of RFC 9562, version 4.
+pub fn create_uid() -> String {
+    let mut bytes = [0_u8; 16];
+    // The kernel's pool is ready since boot and 16 bytes are never cut short
+    // (getrandom(2)); zeros would only ever come from a kernel without it.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+#[cfg(test)]
+mod tests;

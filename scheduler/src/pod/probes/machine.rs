@@ -111,7 +111,15 @@ impl ProbeMachine {
 
     /// When the next question is due; never, if there is none.
     pub fn next_due(&self) -> Option<Duration> {
-        self.asked().map(|(_, question)| question.due).min()
+        self.next_due_except(&[])
+    }
+
+    /// As [`ProbeMachine::next_due`], without questions that are being asked.
+    pub fn next_due_except(&self, asked: &[ProbeKind]) -> Option<Duration> {
+        self.asked()
+            .filter(|(kind, _)| !asked.contains(kind))
+            .map(|(_, question)| question.due)
+            .min()
     }
 
     /// Takes an answer that came at this time.

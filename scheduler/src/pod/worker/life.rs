@@ -1,0 +1,522 @@
+//! A pod's life, from its volumes to its last container.
+//!
+//! ```text
+//! images ──────────────┐  (fetched from the first moment on)
+//! volumes ──┐          │
+//! sandbox ──┴─▶ init 1 ┴▶ sidecar ─▶ init 2 ─▶ main, main, main ─▶ sidecars end
+//!                          stays ──────────────────────────────▶   last first
+//! ```
+//!
+//! A sandbox that dies takes its containers along; the pod is then begun again
+//! in another one, init containers too, because what they set up was in there.
+
+use std::{collections::HashMap, future::Future, net::IpAddr, sync::Arc, time::Duration};
+
+use berth_cri::{service::CriService, v1};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+use tonic::{Code, Status};
+
+use super::{
+    WorkerError,
+    adopt::{self, Found},
+    board::Board,
+    image::{self, FoundImage, NoImage, Pulls},
+    keeper::{Ending, Keeper},
+    order::{self, Order},
+    pulse::Pulse,
+};
+use crate::pod::{
+    objects::PodObjects,
+    plan::{
+        PodPlan,
+        container::ContainerPlan,
+        dns,
+        facts::PodFacts,
+        restart::{AfterExit, Role},
+    },
+    settings::WorkerConfig,
+    volumes::{self, VolumesPlan, mounts},
+};
+
+/// Everything that the tasks of one pod share.
+pub struct Life {
+    /// The node.
+    pub service: Arc<dyn CriService>,
+    /// The worker's settings.
+    pub config: WorkerConfig,
+    /// ConfigMaps and Secrets.
+    pub objects: Arc<PodObjects>,
+    /// The pod.
+    pub plan: PodPlan,
+    /// Its volumes.
+    pub volumes: VolumesPlan,
+    /// What is known of it.
+    pub board: Board,
+    /// Pulls that are under way.
+    pub pulls: Pulls,
+}
+
+/// A sandbox that runs.
+pub struct Sandbox {
+    /// Its id.
+    pub id: String,
+    /// What it was asked for with.
+    pub config: v1::PodSandboxConfig,
+    /// The pod's addresses in it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// How it went in one sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The pod is over.
+    Ended,
+    /// The sandbox is gone and the pod is not over.
+    SandboxLost,
+}
+
+/// A task that does not outlive whoever waits for it.
+pub struct Tethered<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Tethered<T> {
+    /// Starts a task.
+    pub fn start(future: impl Future<Output = T> + Send + 'static) -> Tethered<T> {
+        Tethered(tokio::spawn(future))
+    }
+
+    /// Waits for its result; none if it panicked.
+    pub async fn result(mut self) -> Option<T> {
+        (&mut self.0).await.ok()
+    }
+}
+
+impl<T> Drop for Tethered<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An image that is being fetched.
+pub type Fetch = Tethered<Result<FoundImage, NoImage>>;
+
+/// A sidecar that runs.
+struct Sidecar {
+    orders: watch::Sender<Order>,
+    task: Tethered<Ending>,
+}
+
+impl Life {
+    /// What values of the pod may be taken from.
+    pub fn facts<'a>(&'a self, addresses: &'a [IpAddr]) -> PodFacts<'a> {
+        PodFacts {
+            pod: &self.plan.pod,
+            objects: &self.objects,
+            node: &self.config.node,
+            addresses,
+        }
+    }
+
+    /// A pulse of its own for a task that looks at the node.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(self.config.poll, self.config.changes.clone())
+    }
+
+    /// Lives the pod until it is over or ordered to end; its containers are
+    /// stopped then, its sandbox is not.
+    pub async fn live(
+        self: &Arc<Self>,
+        mut found: Found,
+        mut orders: watch::Receiver<Order>,
+    ) -> Result<(), WorkerError> {
+        loop {
+            let mut fetches = self.fetch_images(&found);
+            let adopted = found.sandbox.take();
+            let mut hurry = orders.clone();
+            let volumes = async {
+                tokio::select! {
+                    () = self.prepare_volumes() => Ok(true),
+                    _ = order::ended(&mut hurry) => Ok(false),
+                }
+            };
+            let sandbox = async {
+                match adopted {
+                    Some((id, config)) => self.describe(id, config).await.map(Some),
+                    None => self.begin_sandbox(found.next_attempt, &mut orders).await,
+                }
+            };
+            let (true, Some(sandbox)) = tokio::try_join!(volumes, sandbox)? else {
+                return Ok(());
+            };
+            self.write_hosts(&sandbox).await?;
+            self.board.update(|known| {
+                known.addresses.clone_from(&sandbox.addresses);
+                known.sandbox_ready = true;
+            });
+            let sandbox = Arc::new(sandbox);
+            let fate = self
+                .live_in(&sandbox, &mut found, &mut fetches, &mut orders)
+                .await;
+            if fate == Fate::Ended {
+                return Ok(());
+            }
+            self.leave(&sandbox).await?;
+            let attempt = sandbox.config.metadata.as_ref().map_or(0, |m| m.attempt);
+            found = Found::nothing(attempt + 1);
+        }
+    }
+
+    /// Fetches the images of all containers that are not running already.
+    fn fetch_images(self: &Arc<Self>, found: &Found) -> HashMap<String, Fetch> {
+        self.containers()
+            .filter(|container| !found.containers.contains_key(container.name()))
+            .map(|container| {
+                let life = Arc::clone(self);
+                let plan = container.clone();
+                let fetch = async move { image::ensure_image(&life, &plan).await };
+                (container.name().to_owned(), Tethered::start(fetch))
+            })
+            .collect()
+    }
+
+    fn containers(&self) -> impl Iterator<Item = &ContainerPlan> {
+        let init = self.plan.init_containers.iter();
+        init.chain(&self.plan.containers)
+    }
+
+    /// Makes volumes and log directories, again and again if they cannot be made.
+    async fn prepare_volumes(self: &Arc<Self>) {
+        let mut failures = 0;
+        loop {
+            let life = Arc::clone(self);
+            let made = tokio::task::spawn_blocking(move || {
+                volumes::ensure_volumes(&life.volumes).map_err(|error| chain(&error))?;
+                life.make_log_directories()
+            });
+            match made.await {
+                Ok(Ok(())) => return,
+                Ok(Err(reason)) => self.board.warning(None, "FailedMount", reason),
+                Err(panic) => self.board.warning(None, "FailedMount", panic.to_string()),
+            }
+            failures += 1;
+            tokio::time::sleep(self.config.restart_backoff.wait(failures)).await;
+        }
+    }
+
+    fn make_log_directories(&self) -> Result<(), String> {
+        let root = std::path::Path::new(&self.plan.sandbox.log_directory);
+        for container in self.containers() {
+            let directory = root.join(container.name());
+            std::fs::create_dir_all(&directory)
+                .map_err(|error| format!("{} was not made: {error}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a sandbox; none if an order to end came first.
+    async fn begin_sandbox(
+        &self,
+        attempt: u32,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<Option<Sandbox>, WorkerError> {
+        let mut config = self.plan.sandbox.clone();
+        if let Some(metadata) = &mut config.metadata {
+            metadata.attempt = attempt;
+        }
+        let mut failures = 0;
+        loop {
+            if *orders.borrow() != Order::Run {
+                return Ok(None);
+            }
+            let request = v1::RunPodSandboxRequest {
+                config: Some(config.clone()),
+                runtime_handler: self.plan.runtime_handler.clone(),
+            };
+            // Not given up half way when an order comes: it would leave half a
+            // sandbox for somebody else to find.
+            let status = match self.service.run_pod_sandbox(request).await {
+                Ok(reply) => return self.describe(reply.pod_sandbox_id, config).await.map(Some),
+                Err(status) => status,
+            };
+            self.board.warning(
+                None,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {}", status.message()),
+            );
+            if is_final(&status) {
+                return Err(node_error("make the pod's sandbox", status));
+            }
+            failures += 1;
+            let pause = self.config.restart_backoff.wait(failures);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = order::ended(orders) => return Ok(None),
+            }
+        }
+    }
+
+    /// Asks for the addresses of a sandbox.
+    async fn describe(
+        &self,
+        id: String,
+        config: v1::PodSandboxConfig,
+    ) -> Result<Sandbox, WorkerError> {
+        let request = v1::PodSandboxStatusRequest {
+            pod_sandbox_id: id.clone(),
+            verbose: false,
+        };
+        let status = self
+            .service
+            .pod_sandbox_status(request)
+            .await
+            .map_err(|status| node_error("tell the sandbox's address", status))?
+            .status
+            .unwrap_or_default();
+        let network = status.network.unwrap_or_default();
+        let more = network.additional_ips.into_iter().map(|more| more.ip);
+        let mut addresses: Vec<IpAddr> = std::iter::once(network.ip)
+            .chain(more)
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        // In the machine's network the pod has the machine's addresses.
+        if addresses.is_empty() && self.plan.spec.host_network == Some(true) {
+            addresses.clone_from(&self.config.node.addresses);
+        }
+        Ok(Sandbox {
+            id,
+            config,
+            addresses,
+        })
+    }
+
+    /// Writes the pod's hosts file, which needs its addresses.
+    async fn write_hosts(&self, sandbox: &Sandbox) -> Result<(), WorkerError> {
+        let names = dns::plan_hostname(&self.plan.pod, &self.plan.spec, &self.config.node.name);
+        let text = dns::plan_hosts(&self.plan.spec, &names, &sandbox.addresses);
+        let path = mounts::hosts_file(&self.volumes);
+        tokio::fs::write(&path, text)
+            .await
+            .map_err(|source| WorkerError::Files { path, source })
+    }
+
+    /// Keeps the pod's containers in one sandbox.
+    async fn live_in(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        found: &mut Found,
+        fetches: &mut HashMap<String, Fetch>,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Fate {
+        // Of this sandbox alone: what is said when it is lost must not reach
+        // the containers of the next one.
+        let (here, _) = watch::channel(*orders.borrow());
+        let mut sidecars = Vec::new();
+        let mut followed = Order::Run;
+        let mut lost = false;
+        let fate = {
+            let containers = self.run_in_order(sandbox, found, fetches, &here, &mut sidecars);
+            let loss = self.sandbox_lost(&sandbox.id);
+            tokio::pin!(containers, loss);
+            loop {
+                tokio::select! {
+                    fate = &mut containers => break fate,
+                    order = order::hastened(orders, followed) => {
+                        followed = order;
+                        order::give(&here, order);
+                    }
+                    () = &mut loss, if !lost => {
+                        lost = true;
+                        self.board.normal(
+                            None,
+                            "SandboxChanged",
+                            "Pod sandbox changed, it will be killed and re-created.",
+                        );
+                        order::give(&here, Order::Abandon);
+                    }
+                }
+            }
+        };
+        let last = match (lost, followed) {
+            (true, Order::Run) => Order::Abandon,
+            (_, Order::Run) => Order::Stop {
+                by: Instant::now() + self.plan.grace,
+            },
+            (_, order) => order,
+        };
+        self.end_sidecars(sidecars, last, orders).await;
+        match followed {
+            Order::Run => fate,
+            // Whatever was lost: the pod was to end anyway.
+            _ => Fate::Ended,
+        }
+    }
+
+    /// Init containers one after the other, then the main ones together.
+    async fn run_in_order(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        found: &mut Found,
+        fetches: &mut HashMap<String, Fetch>,
+        orders: &watch::Sender<Order>,
+        sidecars: &mut Vec<Sidecar>,
+    ) -> Fate {
+        let mut keeper = |plan: &ContainerPlan, orders: watch::Receiver<Order>| {
+            let fetch = fetches.remove(plan.name());
+            let existing = found.containers.remove(plan.name());
+            let starts = found.starts.get(plan.name()).copied().unwrap_or(0);
+            Keeper::new(self, sandbox, plan, orders).with(existing, starts, fetch)
+        };
+        for plan in &self.plan.init_containers {
+            if *orders.borrow() != Order::Run {
+                return Fate::Ended;
+            }
+            if plan.role == Role::Sidecar {
+                let (own, heard) = watch::channel(Order::Run);
+                let (keeper, up) = keeper(plan, heard).announcing();
+                sidecars.push(Sidecar {
+                    orders: own,
+                    task: Tethered::start(keeper.keep()),
+                });
+                let mut heard = orders.subscribe();
+                tokio::select! {
+                    // An error means that the sidecar gave up: its ending tells.
+                    _ = up => {}
+                    _ = order::ended(&mut heard) => {}
+                }
+                continue;
+            }
+            if found.mains_began {
+                // Whoever started a main container had seen this one succeed.
+                self.board.update_container(plan.name(), |container| {
+                    container.outcome = Some(AfterExit::Succeeded);
+                });
+                continue;
+            }
+            match keeper(plan, orders.subscribe()).keep().await {
+                Ending::Done(AfterExit::Succeeded) => {}
+                Ending::Done(_) | Ending::Stopped => return Fate::Ended,
+                Ending::Abandoned => return Fate::SandboxLost,
+            }
+        }
+        if *orders.borrow() != Order::Run {
+            return Fate::Ended;
+        }
+        self.board.update(|known| {
+            for container in &mut known.containers {
+                let waiting = container.status.state.as_mut();
+                if let Some(waiting) = waiting.and_then(|state| state.waiting.as_mut())
+                    && waiting.reason.as_deref() == Some("PodInitializing")
+                {
+                    waiting.reason = Some("ContainerCreating".to_owned());
+                }
+            }
+        });
+        let mut mains = JoinSet::new();
+        for plan in &self.plan.containers {
+            mains.spawn(keeper(plan, orders.subscribe()).keep());
+        }
+        let mut fate = Fate::Ended;
+        while let Some(ending) = mains.join_next().await {
+            if matches!(ending, Ok(Ending::Abandoned)) {
+                fate = Fate::SandboxLost;
+            }
+        }
+        fate
+    }
+
+    /// Ends sidecars, the last one first: each may need those before it.
+    async fn end_sidecars(
+        &self,
+        mut sidecars: Vec<Sidecar>,
+        mut order: Order,
+        orders: &mut watch::Receiver<Order>,
+    ) {
+        while let Some(Sidecar { orders: own, task }) = sidecars.pop() {
+            order::give(&own, order);
+            let ended = task.result();
+            tokio::pin!(ended);
+            loop {
+                let followed = *orders.borrow();
+                tokio::select! {
+                    _ = &mut ended => break,
+                    harsher = order::hastened(orders, followed) => {
+                        order::give(&own, harsher);
+                        order = *own.borrow();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns when the sandbox no longer runs.
+    async fn sandbox_lost(&self, id: &str) {
+        /// A sandbox dies so rarely that most beats need not look at it.
+        const LOOKS: u32 = 5;
+        let mut pulse = Pulse::new(self.config.poll * LOOKS, None);
+        loop {
+            pulse.beat().await;
+            if self.sandbox_is_gone(id).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether a sandbox is known not to run; a node that does not answer knows nothing.
+    pub async fn sandbox_is_gone(&self, id: &str) -> bool {
+        let request = v1::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: false,
+        };
+        match self.service.pod_sandbox_status(request).await {
+            Ok(reply) => reply
+                .status
+                .is_some_and(|status| status.state() == v1::PodSandboxState::SandboxNotready),
+            Err(status) => status.code() == Code::NotFound,
+        }
+    }
+
+    /// Clears what is left of a lost sandbox, so that another can take its names.
+    async fn leave(&self, sandbox: &Sandbox) -> Result<(), WorkerError> {
+        self.board.update(|known| {
+            known.sandbox_ready = false;
+            known.addresses.clear();
+        });
+        adopt::remove(&self.service, &sandbox.id).await
+    }
+}
+
+/// Whether trying again cannot help.
+fn is_final(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+    )
+}
+
+/// A call without which a worker cannot go on.
+pub fn node_error(action: &'static str, status: Status) -> WorkerError {
+    WorkerError::Node {
+        action,
+        source: Box::new(status),
+    }
+}
+
+/// An error with all that it came from, as one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// A moment that never comes, for a pod without a deadline.
+pub const FAR_FUTURE: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
