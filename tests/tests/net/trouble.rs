@@ -281,6 +281,26 @@ fn a_flushed_ruleset_comes_back() {
 }
 
 #[test]
+fn what_an_operator_took_away_is_no_obstacle() {
+    let world = World::new();
+    let netd = world.netd();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    world.block_on(async {
+        let ports = [port(Protocol::Udp, 5353, 53), port(Protocol::Tcp, 8080, 80)];
+        netd.attach(&a.request(&ports)).await.unwrap();
+        netd.attach(&b.request(&[])).await.unwrap();
+    });
+    for line in ["nft flush ruleset", "ip link del berth0"] {
+        run(&world.host, line).unwrap();
+    }
+    world.block_on(async {
+        netd.detach("a").await.unwrap();
+        netd.detach("b").await.unwrap();
+    });
+    world.assert_clean_but_pods();
+}
+
+#[test]
 fn bridges_of_others_are_left_alone() {
     let world = World::new();
     let pod = world.pod("p");
