@@ -36,6 +36,8 @@ use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
 
+/// Images from files.
+pub(crate) mod archives;
 /// What went wrong, and of what kind it is.
 pub mod error;
 /// The distribution protocol.
@@ -247,6 +249,25 @@ impl ImageStore {
             image(&store, &record)
         })
         .await
+    }
+
+    /// Takes images from files: `docker-archive:PATH`, `oci-archive:PATH[:TAG]`,
+    /// `oci:PATH[:TAG]`. An image that the source gives no name has only its id.
+    ///
+    /// # Errors
+    ///
+    /// See [`error::ErrorKind`]; images that came before the failure stay.
+    pub async fn import(&self, source: &str) -> Result<Vec<Image>, Error> {
+        let source_text = source.to_owned();
+        let store = self.store.clone();
+        let imported = pull::in_thread(move || {
+            let source = archives::Source::parse(&source_text)?;
+            let records = archives::import(&store, &source)?;
+            records.iter().map(|record| image(&store, record)).collect()
+        });
+        imported
+            .await
+            .map_err(|error| error.within(format!("{source} was not imported")))
     }
 
     /// The image that a reference, a digest, an id or its beginning means.

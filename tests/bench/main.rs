@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+/// Pulling beside other tools.
+mod images;
 /// Runs contenders in turn and reduces their times.
 mod measure;
 /// `berth-oci` beside other OCI runtimes.
@@ -24,11 +26,18 @@ struct Bench {
 }
 
 /// All benchmarks, in the order in which the page shows them.
-const BENCHES: &[Bench] = &[Bench {
-    name: "oci",
-    what: "what starting a container costs",
-    run: oci::run,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "oci",
+        what: "what starting a container costs",
+        run: oci::run,
+    },
+    Bench {
+        name: "images",
+        what: "what pulling and unpacking an image costs",
+        run: images::run,
+    },
+];
 
 fn main() -> ExitCode {
     let chosen: Vec<String> = std::env::args().skip(1).collect();

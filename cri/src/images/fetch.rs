@@ -138,8 +138,11 @@ impl Repository {
 
 /// Of several endpoints' failures, the one to show: the registry's own, which
 /// comes last, unless it could not be reached and another had an answer.
-fn most_telling(mut failures: Vec<Error>) -> Error {
+pub(crate) fn most_telling(mut failures: Vec<Error>) -> Error {
     let order = [
+        // Nothing is wrong with any endpoint: another would not help.
+        ErrorKind::DiskFull,
+        ErrorKind::Os,
         ErrorKind::Corrupt,
         ErrorKind::Unauthorized,
         ErrorKind::InvalidConfiguration,

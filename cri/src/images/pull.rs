@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::images::digest::Digest;
 use crate::images::error::{Error, ErrorKind};
-use crate::images::fetch::Repository;
+use crate::images::fetch::{self, Repository};
 use crate::images::index::Record;
 use crate::images::layers::{self, Begin, Fill, Filled, Ingest};
 use crate::images::manifest::{Descriptor, Document, Manifest};
@@ -56,7 +56,7 @@ const FEWEST_AT_ONCE: usize = 3;
 const QUEUED_CHUNKS: usize = 64;
 
 /// How often a layer that somebody else makes is looked for.
-const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+pub(crate) const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Asks for the manifest and the configuration.
 pub(crate) async fn fetch_plan(
@@ -258,15 +258,16 @@ impl LayerFetch {
     /// Downloads and unpacks in one pass. An endpoint that sends wrong bytes is
     /// left out of the next attempt.
     async fn fill(&self, mut ingest: Ingest) -> Result<Filled, Error> {
-        let mut first = 0;
+        let mut failures = Vec::new();
         loop {
-            let (given_back, error) = match self.fill_from(first, ingest).await? {
+            let (given_back, error) = match self.fill_from(failures.len(), ingest).await? {
                 Fill::Filled(filled) => return Ok(filled),
                 Fill::Failed(given_back, error) => (given_back, error),
             };
-            first += 1;
-            if error.kind() != ErrorKind::Corrupt || first >= self.repository.len() {
-                return Err(error);
+            let is_endpoints_fault = error.kind() == ErrorKind::Corrupt;
+            failures.push(error);
+            if !is_endpoints_fault || failures.len() == self.repository.len() {
+                return Err(fetch::most_telling(failures));
             }
             ingest = given_back;
         }

@@ -122,6 +122,25 @@ pub fn plan(layers: Vec<Vec<Entry>>, compression: Compression) -> ImagePlan {
     }
 }
 
+/// An image of one layer that was packed by hand, uncompressed.
+pub fn of_blob(layer: image::Blob) -> image::Image {
+    let mut built = layered(vec![vec![Entry::file("x", 0o644, "x")]]);
+    let mut config: serde_json::Value = serde_json::from_slice(&built.config.bytes).unwrap();
+    config["rootfs"]["diff_ids"] = json!([layer.digest]);
+    let config = serde_json::to_vec(&config).unwrap();
+    built.config = image::Blob::new(built.config.media_type, config);
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": image::MANIFEST,
+        "config": built.config.descriptor(),
+        "layers": [layer.descriptor()],
+    });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    built.manifest = image::Blob::new(image::MANIFEST, manifest);
+    built.layers = vec![layer];
+    built
+}
+
 /// Remembers what it was told.
 #[derive(Default)]
 pub struct Record(pub Mutex<Vec<(String, LayerState)>>);
