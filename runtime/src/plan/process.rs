@@ -26,8 +26,8 @@ pub struct ProcessPlan {
     pub groups: Vec<u32>,
     /// What new files do not get; 0022 where the spec is silent.
     pub umask: u32,
-    /// Its capabilities; `None` leaves those of its user alone.
-    pub capabilities: Option<CapabilityPlan>,
+    /// Its capabilities: none where the spec is silent, as runc and crun have it.
+    pub capabilities: CapabilityPlan,
     /// Its limits.
     pub limits: Vec<LimitPlan>,
     /// No exec gives it more.
@@ -39,7 +39,7 @@ pub struct ProcessPlan {
 }
 
 /// The five sets of capabilities(7).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CapabilityPlan {
     /// The most that an exec can give.
     pub bounding: CapsHashSet,
@@ -93,7 +93,10 @@ pub fn plan_process(process: &Process) -> Result<ProcessPlan, SpecError> {
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
         umask: user.umask().unwrap_or(0o022),
-        capabilities: process.capabilities().as_ref().map(plan_capabilities),
+        capabilities: process
+            .capabilities()
+            .as_ref()
+            .map_or_else(CapabilityPlan::default, plan_capabilities),
         limits: plan_limits(process.rlimits().as_deref().unwrap_or(&[]))?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: check_oom_score(process.oom_score_adj())?,

@@ -35,23 +35,16 @@ pub const STAGE: Stage = Stage {
 fn become_user(init: &mut Init) -> Result<(), StageError> {
     let process = &init.plan.process;
     own_streams(process)?;
-    if let Some(capabilities) = &process.capabilities {
-        privilege::limit_bounding_set(&capabilities.bounding)?;
-    }
+    let capabilities = &process.capabilities;
+    privilege::limit_bounding_set(&capabilities.bounding)?;
     privilege::keep_capabilities()?;
     privilege::set_groups(&process.groups)?;
     privilege::set_group(process.gid)?;
     privilege::set_user(process.uid)?;
-    if let Some(capabilities) = &process.capabilities {
-        let permitted = known_capabilities()?;
-        let (effective, permitted) = sets_until_the_filter(init, capabilities, &permitted);
-        privilege::set_capabilities(&effective, &permitted, &capabilities.inheritable)?;
-        privilege::set_ambient(&capabilities.ambient)?;
-    } else if process.uid != 0 {
-        // KEEPCAPS kept what nobody asked for.
-        let none = CapsHashSet::new();
-        privilege::set_capabilities(&none, &none, &none)?;
-    }
+    let permitted = known_capabilities()?;
+    let (effective, permitted) = sets_until_the_filter(init, capabilities, &permitted);
+    privilege::set_capabilities(&effective, &permitted, &capabilities.inheritable)?;
+    privilege::set_ambient(&capabilities.ambient)?;
     // A directory of the user's own may have refused us before.
     enter_cwd::change(init)
 }

@@ -27,6 +27,13 @@ pub const STAGE: Stage = Stage {
 fn filter_calls(init: &mut Init) -> Result<(), StageError> {
     let process_plan = &init.plan.process;
     // Whatever the caller had open is the host's, except what is to be kept.
+    // Rust programs ignore SIGPIPE from their start, and an exec keeps that: in
+    // `yes | head` the container's `yes` would not end. The profile may forbid
+    // to change it later.
+    process::restore_default_action(libc::SIGPIPE)?;
+    // A caller that reads signals from a descriptor blocks them, and that too
+    // passes on: the program would not hear SIGTERM.
+    process::unblock_signals()?;
     process::close_on_exec_from(3 + init.wishes.preserve_fds)?;
     if process_plan.no_new_privileges {
         privilege::set_no_new_privileges()?;
@@ -34,17 +41,17 @@ fn filter_calls(init: &mut Init) -> Result<(), StageError> {
     let Some(filter) = &init.filter else {
         return Ok(());
     };
-    let own = match (&process_plan.capabilities, process_plan.no_new_privileges) {
-        (Some(wanted), false) => {
-            let had = privilege::observe_permitted()?;
-            let keep = |set: &CapsHashSet| set.intersection(&had).copied().collect::<CapsHashSet>();
-            Some((
-                keep(&wanted.effective),
-                keep(&wanted.permitted),
-                wanted.inheritable.clone(),
-            ))
-        }
-        _ => None,
+    let own = if process_plan.no_new_privileges {
+        None
+    } else {
+        let wanted = &process_plan.capabilities;
+        let had = privilege::observe_permitted()?;
+        let keep = |set: &CapsHashSet| set.intersection(&had).copied().collect::<CapsHashSet>();
+        Some((
+            keep(&wanted.effective),
+            keep(&wanted.permitted),
+            wanted.inheritable.clone(),
+        ))
     };
     sys::seccomp::install(filter)?;
     if let Some((effective, permitted, inheritable)) = own {

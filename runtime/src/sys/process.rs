@@ -125,6 +125,31 @@ pub fn execve(
     })
 }
 
+/// `sighandler_t signal(int, SIG_DFL)`: undoes that a signal is ignored, which
+/// a process hands on to all it forks and executes.
+///
+/// # Errors
+///
+/// `EINVAL`: no such signal, or one that cannot be ignored.
+pub fn restore_default_action(signal: i32) -> Result<(), SyscallError> {
+    // SAFETY: SIG_DFL installs no code of ours that could run at a bad moment.
+    let failed = unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR;
+    finish(check(-i64::from(failed)).map(drop), || {
+        format!("signal({signal}, SIG_DFL)")
+    })
+}
+
+/// `int sigprocmask(SIG_SETMASK, [], NULL)`: no signal waits any longer.
+///
+/// # Errors
+///
+/// None are known.
+pub fn unblock_signals() -> Result<(), SyscallError> {
+    finish(nix::sys::signal::SigSet::empty().thread_set_mask(), || {
+        "sigprocmask(SIG_SETMASK, [])".to_owned()
+    })
+}
+
 /// `void _exit(int)`: leaves without running what the parent registered.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) touches no memory of this process.

@@ -191,9 +191,7 @@ fn plan_command(
             let text = format!("--cap: expected a name such as CAP_NET_RAW, found {word:?}");
             Error::new(ErrorKind::BadInput, text)
         })?;
-        if let Some(sets) = &mut program.capabilities {
-            sets.grant(capability);
-        }
+        program.capabilities.grant(capability);
     }
     // Checked once more: a variable of the call may hold a zero byte.
     c_strings("--env", &arguments.env)?;
