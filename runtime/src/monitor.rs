@@ -50,6 +50,7 @@ mod requests;
 mod server;
 mod socket_path;
 
+use crate::sys::process::restore_default_action;
 use accounting::Accounting;
 use failure::{Context as _, MonitorError, named};
 use protocol::{MonitorConfig, NAMESPACES_FOLDER, SOCKET_NAME};
@@ -98,6 +99,11 @@ pub fn remove_remains(pod_dir: &Path) -> Result<(), MonitorError> {
 fn set_up(pod_dir: PathBuf, config: MonitorConfig) -> Result<Beginning, MonitorError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .during(|| "become a subreaper".into())?;
+    // A starter that ignores SIGCHLD hands that on, and then the kernel throws
+    // every exit status away.
+    restore_default_action(Signal::SIGCHLD as i32)
+        .map_err(|error| std::io::Error::from(error.errno()))
+        .during(|| "wait for children".into())?;
     // Before anything is forked: the pod's process 1 is counted with it.
     let mut accounting = config
         .cgroup

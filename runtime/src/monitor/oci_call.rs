@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::protocol::MonitorConfig;
+use crate::sys::process_copy::unblock_signals_before_exec;
 
 /// The most of the runtime's words that an answer repeats.
 const WORDS_LIMIT_BYTES: usize = 4096;
@@ -130,9 +131,9 @@ fn runtime(config: &MonitorConfig) -> Command {
 }
 
 fn start(mut command: Command, verb: &'static str, words: Option<File>) -> io::Result<OciCall> {
+    unblock_signals_before_exec(&mut command);
     // The loop collects every child by its number, so the handle is let go of;
-    // dropping it neither kills nor waits. Its process starts with an empty
-    // signal mask: the library takes care of that.
+    // dropping it neither kills nor waits.
     let child = command.spawn()?;
     Ok(OciCall {
         pid: i32::try_from(child.id()).expect("the kernel's process numbers have 22 bits"),

@@ -6,6 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::sys::signal::SigSet;
 
 /// Which side of a [`fork`] the caller is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,21 @@ pub fn close_inherited(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         first = first.max(number + 1);
     }
     close_range(first, u32::MAX)
+}
+
+/// `int sigprocmask(SIG_SETMASK, [], NULL)`, between `fork(2)` and `execve(2)`.
+///
+/// The mask of blocked signals passes through both, and so does `Command`: a
+/// program started by one that reads its signals from a descriptor would not
+/// hear SIGTERM, nor would any program that it starts.
+pub fn unblock_signals_before_exec(command: &mut Command) {
+    let unblock = || Ok(SigSet::empty().thread_set_mask()?);
+    // SAFETY: the closure makes one system call that is safe in a signal
+    // handler, allocates nothing and takes no lock, as a copy of a process that
+    // may have had threads must not.
+    unsafe {
+        command.pre_exec(unblock);
+    }
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {

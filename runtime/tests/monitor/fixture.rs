@@ -112,9 +112,13 @@ impl Pod {
 
     /// Runs `berth-oci monitor` and returns what it said.
     pub fn try_start(&self) -> Output {
+        self.write_config();
+        self.run_monitor()
+    }
+
+    pub fn write_config(&self) {
         let text = serde_json::to_vec(&self.config).unwrap();
         fs::write(self.dir.join(CONFIG_NAME), text).unwrap();
-        self.run_monitor()
     }
 
     pub fn run_monitor(&self) -> Output {

@@ -4,7 +4,7 @@ use berth_runtime::monitor::exits::read_exit;
 use berth_runtime::monitor::protocol::{ContainerState, Event, FailureKind, Reply, Request};
 use serde_json::json;
 
-use crate::fixture::{Pod, Recipe, call_within};
+use crate::fixture::{Pod, Recipe, call_within, eventually};
 
 fn id(name: &str) -> String {
     name.to_owned()
@@ -38,9 +38,12 @@ fn exit_codes_and_signals_are_recorded() {
 #[test]
 fn all_processes_can_be_signalled() {
     let pod = Pod::started();
-    pod.create("a", &Recipe::new("trap 'exit 3' TERM; sleep 1000 & wait"));
+    pod.create(
+        "a",
+        &Recipe::new("trap 'exit 3' TERM; echo ready; sleep 1000 & wait"),
+    );
     pod.done(&Request::Start { id: id("a") });
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    eventually("the trap is set", || pod.log("a") == ["stdout F ready"]);
     pod.done(&Request::Kill {
         id: id("a"),
         signal: 15,

@@ -278,6 +278,21 @@ fn a_monitor_is_counted_in_its_group_and_removes_it() {
 }
 
 #[test]
+fn a_starter_that_ignores_its_children_changes_nothing() {
+    let mut pod = Pod::new();
+    pod.write_config();
+    let status = std::process::Command::new("sh")
+        .args(["-c", "trap '' CHLD; exec \"$0\" monitor \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_berth-oci"))
+        .arg(&pod.dir)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(pod.run("a", &Recipe::new("exit 6")).exit_code, 6);
+    pod.shutdown();
+}
+
+#[test]
 fn a_monitor_is_small() {
     let mut pod = Pod::new();
     pod.config.namespaces = ALL_NAMESPACES.to_vec();
