@@ -16,6 +16,8 @@ pub mod probes;
 pub mod settings;
 /// Names and numbers of the CRI's stop signals.
 pub mod signal;
+/// Deployments and Jobs beside a pod.
+pub mod templates;
 /// Directories of the node that containers mount.
 pub mod volumes;
 /// One pod, kept as its spec says until it ends.

@@ -492,7 +492,10 @@ const JOB: &[Field] = &[
         &["false"],
     ),
     honoured("template", "see PodSpec"),
-    honoured("ttlSecondsAfterFinished", "then the pods are removed"),
+    honoured(
+        "ttlSecondsAfterFinished",
+        "0 removes the pods as the job ends; else they are kept",
+    ),
 ];
 
 /// What becomes of a field; none for types that the tables do not judge.

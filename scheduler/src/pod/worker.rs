@@ -135,6 +135,11 @@ impl PodWorker {
         }
     }
 
+    /// What the worker was told once.
+    pub fn config(&self) -> &WorkerConfig {
+        &self.config
+    }
+
     /// Runs a pod until it ends or is stopped, and tells its last status.
     ///
     /// A pod without a uid is a new one. A pod with the uid of one that already
@@ -427,4 +432,4 @@ pub fn create_uid() -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::pod) mod tests;

@@ -18,7 +18,7 @@ use crate::pod::{
 };
 use fake::{FakeNode, Program};
 
-mod fake;
+pub(in crate::pod) mod fake;
 
 /// Keeps everything it is told.
 #[derive(Default)]
@@ -57,7 +57,8 @@ fn pod(spec: Value) -> Pod {
     .unwrap()
 }
 
-fn config(node: &FakeNode, directory: &tempfile::TempDir) -> WorkerConfig {
+/// Waits of milliseconds, and nothing kept.
+pub(in crate::pod) fn config(node: &FakeNode, directory: &tempfile::TempDir) -> WorkerConfig {
     let backoff = Backoff {
         initial: Duration::from_millis(40),
         max: Duration::from_millis(200),

@@ -1,0 +1,332 @@
+//! Running the pods of a Deployment or a Job, each with a worker of its own.
+//!
+//! One command ends all of them: it is passed on to every pod that runs, and no
+//! other is begun.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        batch::v1::{Job, JobCondition, JobStatus},
+        core::v1::{Pod, PodStatus},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use super::{
+    deployment_pod,
+    job::{JobProgress, Next, Outcome},
+    job_pod,
+};
+use crate::pod::{
+    events::{PodEvent, PodIdentity, PodObserver},
+    worker::{PodWorker, WorkerCommand, WorkerError, create_uid, life::FAR_FUTURE},
+};
+
+/// Commands that a pod has not yet read.
+const QUEUED: usize = 8;
+
+/// Pods that run, by a number of their own.
+struct Pods {
+    worker: PodWorker,
+    observer: Arc<dyn PodObserver>,
+    restarts: mpsc::UnboundedSender<(u32, u32)>,
+    commands: BTreeMap<u32, mpsc::Sender<WorkerCommand>>,
+    running: JoinSet<(u32, Result<PodStatus, WorkerError>)>,
+}
+
+/// Passes on what it is told, and how often containers were restarted.
+struct Counting {
+    serial: u32,
+    observer: Arc<dyn PodObserver>,
+    restarts: mpsc::UnboundedSender<(u32, u32)>,
+}
+
+impl PodObserver for Counting {
+    fn event(&self, event: &PodEvent) {
+        self.observer.event(event);
+    }
+
+    fn status(&self, pod: &PodIdentity, status: &PodStatus) {
+        self.observer.status(pod, status);
+        let init = status.init_container_statuses.iter().flatten();
+        let restarts: i32 = init
+            .chain(status.container_statuses.iter().flatten())
+            .map(|container| container.restart_count)
+            .sum();
+        // Nobody counts any more when the job is over.
+        let _ = self
+            .restarts
+            .send((self.serial, u32::try_from(restarts).unwrap_or(0)));
+    }
+}
+
+impl Pods {
+    fn new(
+        worker: &PodWorker,
+        observer: Arc<dyn PodObserver>,
+    ) -> (Pods, mpsc::UnboundedReceiver<(u32, u32)>) {
+        let (restarts, counted) = mpsc::unbounded_channel();
+        let pods = Pods {
+            worker: worker.clone(),
+            observer,
+            restarts,
+            commands: BTreeMap::new(),
+            running: JoinSet::new(),
+        };
+        (pods, counted)
+    }
+
+    /// Starts a worker for a pod, after a wait that a command cuts short.
+    fn begin(&mut self, serial: u32, pod: Pod, after: Duration) {
+        let (commands, mut heard) = mpsc::channel(QUEUED);
+        self.commands.insert(serial, commands);
+        let worker = self.worker.clone();
+        let observer = Arc::new(Counting {
+            serial,
+            observer: Arc::clone(&self.observer),
+            restarts: self.restarts.clone(),
+        });
+        self.running.spawn(async move {
+            if !after.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(after) => {}
+                    Some(_) = heard.recv() => return (serial, Ok(PodStatus::default())),
+                }
+            }
+            (serial, worker.run(pod, heard, observer).await)
+        });
+    }
+
+    /// Passes a command on to every pod that runs.
+    fn command(&self, command: WorkerCommand) {
+        for pod in self.commands.values() {
+            // A full queue holds a command of the same kind already; a closed
+            // one is of a pod that ends by itself.
+            let _ = pod.try_send(command);
+        }
+    }
+
+    /// Waits for the next pod to end; never, if none runs.
+    async fn ended(&mut self) -> (u32, Result<PodStatus, WorkerError>) {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(ended)) => {
+                    self.commands.remove(&ended.0);
+                    return ended;
+                }
+                // A broken invariant in a worker is one here too. Its pod runs
+                // on, to be found by its labels.
+                Some(Err(error)) if error.is_panic() => {
+                    std::panic::resume_unwind(error.into_panic())
+                }
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends what runs and waits for it, so that an error leaves no pod alone.
+    async fn end_all(&mut self, command: WorkerCommand) {
+        self.command(command);
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps a Deployment's pods until it is told to end them; a pod that ends by
+/// itself is begun anew.
+///
+/// # Errors
+///
+/// The first pod that could not be run; the others were stopped.
+pub async fn run_deployment(
+    worker: &PodWorker,
+    deployment: &Deployment,
+    mut commands: mpsc::Receiver<WorkerCommand>,
+    observer: Arc<dyn PodObserver>,
+) -> Result<Vec<PodStatus>, WorkerError> {
+    let (mut pods, _counted) = Pods::new(worker, observer);
+    let replicas = deployment.spec.replicas.unwrap_or(1).max(0);
+    let backoff = worker.config().restart_backoff;
+    let mut failures: BTreeMap<u32, u32> = BTreeMap::new();
+    for index in 0..replicas {
+        let pod = deployment_pod(deployment, index);
+        pods.begin(index.unsigned_abs(), pod, Duration::ZERO);
+    }
+    let mut statuses = BTreeMap::new();
+    let mut stopping = false;
+    let mut listening = true;
+    while !pods.running.is_empty() {
+        tokio::select! {
+            command = commands.recv(), if listening => match command {
+                Some(command) => {
+                    stopping = true;
+                    pods.command(command);
+                }
+                None => listening = false,
+            },
+            (index, ended) = pods.ended() => match ended {
+                Err(error) => {
+                    pods.end_all(WorkerCommand::Stop { grace: None }).await;
+                    return Err(error);
+                }
+                Ok(status) if stopping => {
+                    statuses.insert(index, status);
+                }
+                Ok(_) => {
+                    let failures = failures.entry(index).or_default();
+                    let index_of = i32::try_from(index).unwrap_or(i32::MAX);
+                    pods.begin(index, deployment_pod(deployment, index_of), backoff.wait(*failures));
+                    *failures += 1;
+                }
+            }
+        }
+    }
+    Ok(statuses.into_values().collect())
+}
+
+/// Runs a job until it is complete, has failed, or is told to end.
+///
+/// # Errors
+///
+/// The first pod that could not be run; the others were stopped.
+pub async fn run_job(
+    worker: &PodWorker,
+    job: &Job,
+    mut commands: mpsc::Receiver<WorkerCommand>,
+    observer: Arc<dyn PodObserver>,
+) -> Result<JobStatus, WorkerError> {
+    let spec = job.spec.clone().unwrap_or_default();
+    let backoff = worker.config().restart_backoff;
+    let start = Timestamp::now();
+    let deadline = spec.active_deadline_seconds.map_or(FAR_FUTURE, |seconds| {
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    });
+    let deadline = Instant::now() + deadline;
+    let mut progress = JobProgress::new(&spec);
+    let (mut pods, mut counted) = Pods::new(worker, observer);
+    let mut identities = Vec::new();
+    let mut verdict: Option<Verdict> = None;
+    let mut listening = true;
+    let verdict = loop {
+        if verdict.is_none() {
+            match progress.next(backoff) {
+                Next::Begin {
+                    pods: wanted,
+                    after,
+                } => {
+                    for numbered in wanted {
+                        let mut pod = job_pod(job, numbered);
+                        let uid = create_uid();
+                        pod.metadata.uid = Some(uid.clone());
+                        identities.push(identity(&pod, uid));
+                        pods.begin(numbered.serial, pod, after);
+                    }
+                }
+                Next::Wait => {}
+                Next::Complete => verdict = Some(Verdict::Complete),
+                Next::Failed => {
+                    verdict = Some(Verdict::Failed(
+                        "BackoffLimitExceeded",
+                        "Job has reached the specified backoff limit",
+                    ));
+                    pods.command(WorkerCommand::Stop { grace: None });
+                }
+            }
+        }
+        if let Some(verdict) = &verdict
+            && pods.running.is_empty()
+        {
+            break *verdict;
+        }
+        tokio::select! {
+            command = commands.recv(), if listening => match command {
+                Some(command) => {
+                    verdict.get_or_insert(Verdict::Stopped);
+                    pods.command(command);
+                }
+                None => listening = false,
+            },
+            () = tokio::time::sleep_until(deadline), if verdict.is_none() => {
+                verdict = Some(Verdict::Failed("DeadlineExceeded", "Job was active longer than specified deadline"));
+                pods.command(WorkerCommand::Stop { grace: None });
+            }
+            Some((serial, restarts)) = counted.recv() => progress.record_restarts(serial, restarts),
+            (serial, ended) = pods.ended() => match ended {
+                Err(error) => {
+                    pods.end_all(WorkerCommand::Stop { grace: None }).await;
+                    return Err(error);
+                }
+                Ok(status) => progress.record_end(serial, outcome(&status)),
+            }
+        }
+    };
+    if spec.ttl_seconds_after_finished == Some(0) {
+        for pod in &identities {
+            worker.remove(pod).await?;
+        }
+    }
+    Ok(status(&progress, verdict, start))
+}
+
+/// Why a job begins no more pods.
+#[derive(Debug, Clone, Copy)]
+enum Verdict {
+    Complete,
+    Failed(&'static str, &'static str),
+    Stopped,
+}
+
+fn outcome(status: &PodStatus) -> Outcome {
+    match status.phase.as_deref() {
+        Some("Succeeded") => Outcome::Succeeded,
+        _ => Outcome::Failed,
+    }
+}
+
+fn identity(pod: &Pod, uid: String) -> PodIdentity {
+    let metadata = &pod.metadata;
+    PodIdentity {
+        namespace: metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned()),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid,
+    }
+}
+
+fn status(progress: &JobProgress, verdict: Verdict, start: Timestamp) -> JobStatus {
+    let now = Timestamp::now();
+    let (active, succeeded, failed) = progress.counts();
+    let number = |count: u32| Some(i32::try_from(count).unwrap_or(i32::MAX));
+    let condition = |kind: &str, reason: Option<&str>, message: Option<&str>| JobCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: reason.map(str::to_owned),
+        message: message.map(str::to_owned),
+        last_transition_time: Some(Time(now)),
+        ..Default::default()
+    };
+    JobStatus {
+        active: number(active),
+        succeeded: number(succeeded),
+        failed: number(failed),
+        start_time: Some(Time(start)),
+        completion_time: matches!(verdict, Verdict::Complete).then_some(Time(now)),
+        conditions: match verdict {
+            Verdict::Complete => Some(vec![condition("Complete", None, None)]),
+            Verdict::Failed(reason, message) => {
+                Some(vec![condition("Failed", Some(reason), Some(message))])
+            }
+            Verdict::Stopped => None,
+        },
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
