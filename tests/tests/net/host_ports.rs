@@ -1,3 +1,5 @@
+//! Ports of the host lead to pods, from wherever they are called.
+
 use std::net::SocketAddr;
 
 use berth_netd::error::ErrorKind;

@@ -1,3 +1,5 @@
+//! Who reaches whom: pods, the host, the outside, in both families.
+
 use berth_netd::netd::Netd;
 use berth_netd::network::{Masquerade, NetworkConfig};
 

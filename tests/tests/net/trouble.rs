@@ -1,3 +1,5 @@
+//! Bad input, exhausted ranges, killed processes: nothing half-made stays.
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
