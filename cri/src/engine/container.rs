@@ -15,7 +15,7 @@ use std::time::Duration;
 use berth_runtime::monitor::protocol::{
     ContainerState as LiveState, CreateContainer, ExitRecord, Reply, Request,
 };
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::Spec;
 
 use super::error::{Error, ErrorKind, Failures};
 use super::id::random_id;
@@ -29,7 +29,7 @@ use super::records::{
 use super::sandbox::gone_is_none;
 use super::spec::mounts::PodFiles;
 use super::spec::namespaces::PodNamespaces;
-use super::spec::security::SeccompChoice;
+use super::spec::security::{Seccomp, SeccompChoice};
 use super::spec::user::ResolvedUser;
 use super::spec::{SpecInputs, devices, plan_spec, process, resources, security, user};
 use super::{Engine, mount_table, now_ns};
@@ -650,11 +650,10 @@ fn refuse_missing_sources(mounts: &[v1::Mount]) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_seccomp(choice: &SeccompChoice) -> Result<Option<LinuxSeccomp>, Error> {
+fn read_seccomp(choice: &SeccompChoice) -> Result<Seccomp, Error> {
     match choice {
-        SeccompChoice::Unconfined => Ok(None),
-        // TODO(correctness): the default profile, once the runtime brings it.
-        SeccompChoice::RuntimeDefault => Ok(None),
+        SeccompChoice::Unconfined => Ok(Seccomp::Unconfined),
+        SeccompChoice::RuntimeDefault => Ok(Seccomp::RuntimeDefault),
         SeccompChoice::File(path) => {
             let failed = |error: std::io::Error| {
                 Error::caused(
@@ -668,7 +667,7 @@ fn read_seccomp(choice: &SeccompChoice) -> Result<Option<LinuxSeccomp>, Error> {
             };
             let bytes = std::fs::read(path).map_err(failed)?;
             let profile = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
-            Ok(Some(profile))
+            Ok(Seccomp::Profile(Box::new(profile)))
         }
     }
 }
@@ -740,7 +739,10 @@ mod tests {
     fn a_profile_that_cannot_be_read_is_named() {
         let error = read_seccomp(&SeccompChoice::File("/nowhere.json".into())).unwrap_err();
         assert!(error.chain().contains("/nowhere.json"), "{}", error.chain());
-        assert_eq!(read_seccomp(&SeccompChoice::Unconfined).unwrap(), None);
+        assert_eq!(
+            read_seccomp(&SeccompChoice::Unconfined).unwrap(),
+            Seccomp::Unconfined
+        );
     }
 
     #[test]

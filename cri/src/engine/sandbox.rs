@@ -76,6 +76,7 @@ impl Engine {
             hostname: has(PodNamespace::Uts).then(|| hostname.clone()),
             namespaces: namespaces.pinned().to_vec(),
             sysctls: plan_sysctls(&config, &namespaces)?,
+            // Entering a group costs about a millisecond for each v1 hierarchy.
             cgroup: None,
             oci_runtime: oci_runtime.clone(),
             oci_root: self.paths().oci_root(&runtime_handler),

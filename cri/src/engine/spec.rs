@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{Linux, LinuxBuilder, LinuxSeccomp, Root, RootBuilder, Spec, SpecBuilder};
+use oci_spec::runtime::{Linux, LinuxBuilder, Root, RootBuilder, Spec, SpecBuilder};
 
 use super::error::Error;
 use super::records::RunAs;
@@ -52,8 +52,8 @@ pub struct SpecInputs<'a> {
     pub run_as: &'a RunAs,
     /// The user's home directory.
     pub home: &'a str,
-    /// The filter of system calls; none is unconfined.
-    pub seccomp: Option<LinuxSeccomp>,
+    /// The filter of system calls.
+    pub seccomp: security::Seccomp,
     /// The namespaces that the pod's monitor has pinned.
     pub namespaces: &'a namespaces::PodNamespaces,
     /// The process whose pid namespace is joined (`NamespaceMode::Target`).
@@ -153,10 +153,7 @@ fn linux(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Linux, Error> 
         .readonly_paths(security::readonly_paths(&context, privilege))
         .build()?;
     linux.set_rootfs_propagation(mounts::rootfs_propagation(inputs.container)?);
-    linux.set_seccomp(match privilege {
-        Privilege::Privileged => None,
-        Privilege::Confined => inputs.seccomp.clone(),
-    });
+    linux.set_seccomp(security::plan_seccomp(inputs, privilege)?);
     Ok(linux)
 }
 

@@ -20,7 +20,7 @@ const LOCK_FILE: &str = "lock";
 /// Directories of pods whose removal has begun.
 const REMOVED_PREFIX: &str = ".removed-";
 /// Begins with a dot, so that it is not taken for a pod.
-const NAMES_LOCK_FILE: &str = ".names-lock";
+const NAMES_LOCK_FILE: &str = ".names.lock";
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Longer than any step that holds a lock; a stop's grace does not.

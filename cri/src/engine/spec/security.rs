@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use berth_runtime::seccomp::profile::default_profile;
+use oci_spec::runtime::LinuxSeccomp;
+
 use super::host::HostFacts;
-use super::{Privilege, clean_absolute};
+use super::{Privilege, SpecInputs, capabilities, clean_absolute, security_context};
 use crate::engine::error::{Error, ErrorKind};
 use crate::v1;
 
@@ -41,6 +44,42 @@ pub enum SeccompChoice {
     RuntimeDefault,
     /// A JSON file of the OCI's form on the host.
     File(PathBuf),
+}
+
+/// The filter of system calls, its file read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seccomp {
+    /// None.
+    Unconfined,
+    /// The one that comes with berth, which depends on the capabilities.
+    RuntimeDefault,
+    /// One that the caller brought.
+    Profile(Box<LinuxSeccomp>),
+}
+
+/// The OCI's `linux.seccomp`.
+///
+/// # Errors
+///
+/// `Invalid` for a capability that is none.
+pub fn plan_seccomp(
+    inputs: &SpecInputs<'_>,
+    privilege: Privilege,
+) -> Result<Option<LinuxSeccomp>, Error> {
+    match (&inputs.seccomp, privilege) {
+        (Seccomp::Unconfined, _) | (_, Privilege::Privileged) => Ok(None),
+        (Seccomp::Profile(profile), _) => Ok(Some(profile.as_ref().clone())),
+        (Seccomp::RuntimeDefault, Privilege::Confined) => {
+            let wanted = security_context(inputs.container)
+                .capabilities
+                .unwrap_or_default();
+            // A call that its capability guards is let through with it.
+            let sets =
+                capabilities::plan_capabilities(&wanted, &inputs.host.capabilities, privilege)?;
+            let bounding = sets.bounding().clone().unwrap_or_default();
+            Ok(Some(default_profile(&bounding)?))
+        }
+    }
 }
 
 /// The choice of a container: berth's own filter unless another is asked for.

@@ -73,7 +73,7 @@ impl Fixture {
             image: &self.image,
             run_as: &self.run_as,
             home: "/root",
-            seccomp: Some(LinuxSeccomp::default()),
+            seccomp: security::Seccomp::RuntimeDefault,
             namespaces: &self.namespaces,
             target_pid: self.target_pid,
             files: &self.files,
