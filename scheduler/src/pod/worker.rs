@@ -158,8 +158,13 @@ impl PodWorker {
         mut commands: mpsc::Receiver<WorkerCommand>,
         observer: Arc<dyn PodObserver>,
     ) -> Result<PodStatus, WorkerError> {
+        // Nothing on the node can carry a uid that is being made up here.
+        let new = pod.metadata.uid.as_ref().is_none_or(String::is_empty);
         let plan = self.plan(pod)?;
-        let found = adopt::find(&self.service, &plan).await?;
+        let found = match new {
+            true => adopt::Found::nothing(0),
+            false => adopt::find(&self.service, &plan).await?,
+        };
         let life = Arc::new(self.begin(plan, &found, observer)?);
         let (orders, heard) = watch::channel(Order::Run);
         let mut end = End::default();

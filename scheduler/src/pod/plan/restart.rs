@@ -9,6 +9,10 @@
 //! sidecar                 again     again       again
 //! ```
 //!
+//! A container that the worker itself ended, because a probe or a hook failed, is
+//! started again whatever its exit code, unless the policy is Never: a program
+//! that ends well when it is told to has not done its work.
+//!
 //! A container's own `restartPolicy` stands in for the pod's, and the first of
 //! its rules that names the exit code stands in for both.
 
@@ -104,6 +108,14 @@ impl RestartRules {
             (RestartPolicy::Never, _) => AfterExit::Failed,
         }
     }
+
+    /// What happens after the worker itself ended a container beyond help.
+    pub fn after_doom(&self, exit_code: i32) -> AfterExit {
+        match self.policy {
+            RestartPolicy::Always | RestartPolicy::OnFailure => AfterExit::Restart,
+            RestartPolicy::Never => self.after_exit(exit_code),
+        }
+    }
 }
 
 fn matches(rule: &ContainerRestartRule, exit_code: i32) -> bool {
@@ -152,6 +164,22 @@ mod tests {
                 (rules.after_exit(0), rules.after_exit(1)),
                 (Restart, Restart)
             );
+        }
+    }
+
+    #[test]
+    fn who_was_ended_for_a_probe_is_started_again_unless_never() {
+        use AfterExit::{Failed, Restart, Succeeded};
+        use RestartPolicy::{Always, Never, OnFailure};
+        let table = [
+            (Always, Restart, Restart),
+            (OnFailure, Restart, Restart),
+            (Never, Succeeded, Failed),
+        ];
+        for (policy, after_zero, after_one) in table {
+            let rules = rules(json!({"name": "a"}), Role::Main, policy);
+            let found = (rules.after_doom(0), rules.after_doom(1));
+            assert_eq!(found, (after_zero, after_one), "{policy:?}");
         }
     }
 

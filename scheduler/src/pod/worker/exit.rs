@@ -134,7 +134,7 @@ pub async fn observe_last(life: &Life, id: &str) -> Exit {
 }
 
 /// A container's end, if it has come; a node that does not answer knows of none.
-async fn observe(life: &Life, id: &str) -> Option<Exit> {
+pub async fn observe(life: &Life, id: &str) -> Option<Exit> {
     let request = v1::ContainerStatusRequest {
         container_id: id.to_owned(),
         verbose: false,

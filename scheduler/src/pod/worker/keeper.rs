@@ -80,6 +80,15 @@ struct Running {
     fresh: bool,
 }
 
+/// Why a container ended.
+#[derive(Clone, Copy)]
+enum Cause {
+    /// By itself, or by somebody else's signal.
+    Itself,
+    /// The worker found it beyond help.
+    Doomed,
+}
+
 /// What takes a container's keeper away from watching it.
 enum Attention {
     Exited(Exit),
@@ -142,12 +151,16 @@ impl Keeper {
     /// Keeps the container until it is done or ordered to end.
     pub async fn keep(mut self) -> Ending {
         loop {
-            let exit = match self.run_once().await {
-                Ok(exit) => exit,
+            let (exit, cause) = match self.run_once().await {
+                Ok(ended) => ended,
                 Err(ending) => return ending,
             };
             self.show_exit(&exit);
-            match self.plan.restart.after_exit(exit.code) {
+            let after = match cause {
+                Cause::Itself => self.plan.restart.after_exit(exit.code),
+                Cause::Doomed => self.plan.restart.after_doom(exit.code),
+            };
+            match after {
                 AfterExit::Restart => {}
                 outcome => {
                     self.life.board.update_container(self.plan.name(), |known| {
@@ -169,25 +182,25 @@ impl Keeper {
     }
 
     /// One start of the container, from its image to its exit.
-    async fn run_once(&mut self) -> Result<Exit, Ending> {
+    async fn run_once(&mut self) -> Result<(Exit, Cause), Ending> {
         let running = match self.existing.take() {
             Some(existing) => match self.take_over(existing).await {
                 Ok(running) => running,
-                Err(Some(exit)) => return Ok(exit),
+                Err(Some(exit)) => return Ok((exit, Cause::Itself)),
                 // It never ran: begin with it anew.
                 Err(None) => match self.launch().await? {
                     Ok(running) => running,
-                    Err(exit) => return Ok(exit),
+                    Err(exit) => return Ok((exit, Cause::Itself)),
                 },
             },
             None => match self.launch().await? {
                 Ok(running) => running,
-                Err(exit) => return Ok(exit),
+                Err(exit) => return Ok((exit, Cause::Itself)),
             },
         };
         let id = running.id.clone();
-        let exit = match self.attend(&running).await {
-            Attention::Exited(exit) => exit,
+        let ended = match self.attend(&running).await {
+            Attention::Exited(exit) => (exit, Cause::Itself),
             Attention::Ordered(Order::Abandon) => {
                 let exit = exit::observe_last(&self.life, &id).await;
                 self.show_exit(&exit);
@@ -200,11 +213,11 @@ impl Keeper {
             }
             Attention::Doomed { grace } => {
                 let by = Instant::now() + grace;
-                self.end(&id, Order::Stop { by }).await
+                (self.end(&id, Order::Stop { by }).await, Cause::Doomed)
             }
         };
         self.previous = Some(id);
-        Ok(exit)
+        Ok(ended)
     }
 
     /// Goes on with a container of an earlier worker.

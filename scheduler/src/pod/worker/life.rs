@@ -173,6 +173,7 @@ impl Life {
     fn fetch_images(self: &Arc<Self>, found: &Found) -> HashMap<String, Fetch> {
         self.containers()
             .filter(|container| !found.containers.contains_key(container.name()))
+            .filter(|container| !found.mains_began || container.role != Role::Init)
             .map(|container| {
                 let life = Arc::clone(self);
                 let plan = container.clone();

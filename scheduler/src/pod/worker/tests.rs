@@ -476,6 +476,109 @@ async fn liveness_restarts_and_readiness_only_shows() {
 }
 
 #[tokio::test]
+async fn http_and_tcp_probes_ask_the_pods_address() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Answers 503 once, then redirects to a page that is there.
+    let server = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            let text = String::from_utf8_lossy(&request[..length]).into_owned();
+            if text.is_empty() {
+                continue;
+            }
+            let reply = match (asked.len(), text.contains("GET /there")) {
+                (0, _) => "503 Service Unavailable\r\n",
+                (_, true) => "200 OK\r\n",
+                (_, false) => "302 Found\r\nlocation: /there\r\n",
+            };
+            asked.push(text);
+            let reply = format!("HTTP/1.1 {reply}content-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(reply.as_bytes()).await.unwrap();
+            if asked.len() == 3 {
+                return asked;
+            }
+        }
+    });
+    let node = FakeNode::new();
+    let get = json!({"path": "ready", "port": "web", "httpHeaders": [{"name": "X-Who", "value": "probe"}]});
+    let spec = json!({"containers": [named("main", "main", json!({
+        "ports": [{"name": "web", "containerPort": port}],
+        "readinessProbe": {"httpGet": get, "periodSeconds": 1},
+        "livenessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1}}))]});
+    let scene = begin_on(node, spec);
+    scene.until(is_ready).await;
+    let asked = tokio::time::timeout(Duration::from_secs(5), server)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        asked[1].starts_with("GET /ready HTTP/1.1") && asked[1].contains("x-who: probe"),
+        "{asked:?}"
+    );
+    let refused = format!("Readiness probe failed: GET http://127.0.0.1:{port}/ready: status 503");
+    assert!(scene.events().contains(&("Unhealthy".to_owned(), refused)));
+    scene.stop(None).await;
+}
+
+#[tokio::test]
+async fn a_health_service_is_asked_by_its_name() {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("shop", tonic_health::ServingStatus::NotServing)
+        .await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(health);
+    let server = tokio::spawn(server.serve_with_incoming(incoming));
+    let node = FakeNode::new();
+    let spec = json!({"containers": [named("main", "main", json!({
+        "readinessProbe": {"grpc": {"port": port, "service": "shop"}, "periodSeconds": 1}}))]});
+    let scene = begin_on(node, spec);
+    let refused = "Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")";
+    while !scene
+        .events()
+        .contains(&("Unhealthy".to_owned(), refused.to_owned()))
+    {
+        assert!(!scene.running.is_finished());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    reporter
+        .set_service_status("shop", tonic_health::ServingStatus::Serving)
+        .await;
+    scene.until(is_ready).await;
+    scene.stop(None).await;
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_probe_without_an_answer_fails_in_time() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap().port();
+    let node = FakeNode::new();
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [named("main", "main", json!({
+        "startupProbe": {"grpc": {"port": silent}, "timeoutSeconds": 1, "periodSeconds": 1, "failureThreshold": 1}}))]});
+    let scene = begin_on(node, spec);
+    scene
+        .until(|status| container(status, "main").restart_count == 1)
+        .await;
+    let events = scene.events();
+    assert!(
+        events.contains(&(
+            "Unhealthy".to_owned(),
+            "Startup probe failed: no answer within 1 s".to_owned()
+        )),
+        "{events:?}"
+    );
+    scene.stop(None).await;
+}
+
+#[tokio::test]
 async fn a_failed_post_start_hook_kills_the_container() {
     let node = FakeNode::new();
     node.command("hello", &[1, 0]);

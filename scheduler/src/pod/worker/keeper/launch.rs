@@ -17,7 +17,7 @@ use crate::pod::{
     },
     volumes::mounts,
     worker::{
-        exit::Exit,
+        exit::{self, Exit},
         image::{self, FoundImage, NoImage},
         life::chain,
         order::{self, Order},
@@ -187,7 +187,10 @@ impl Keeper {
             self.life.board.warning(Some(&name), "Failed", text);
             self.show_running(&id, now, &image.digest);
             self.attempt += 1;
-            let exit = Exit::not_started(&id, status.message(), now);
+            // The runtime's own code tells a missing program from one that may
+            // not be run, where it keeps such a code.
+            let seen = exit::observe(&self.life, &id).await;
+            let exit = seen.unwrap_or_else(|| Exit::not_started(&id, status.message(), now));
             self.previous = Some(id);
             return Err(exit);
         }
