@@ -4,7 +4,7 @@
 //! and an error comes back for exactly that value.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -49,12 +49,23 @@ pub(crate) fn write(path: &Path, value: &str) -> Result<(), SyscallError> {
 
 /// The whole of a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SyscallError> {
-    finish(fs::read(path), || format!("read({path:?})"))
+    finish(read_whole(path), || format!("read({path:?})"))
 }
 
 /// The whole of a control file, as text.
 pub(crate) fn read_text(path: &Path) -> Result<String, SyscallError> {
-    finish(fs::read_to_string(path), || format!("read({path:?})"))
+    let text = read_whole(path).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EILSEQ))
+    });
+    finish(text, || format!("read({path:?})"))
+}
+
+/// These files say that they are empty and have a size only once they are
+/// read, so asking for it, as `fs::read` does, would be calls for nothing.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(8 * 1024);
+    File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Like [`read_text`], but a file that is not there is none.

@@ -21,7 +21,9 @@ use crate::sys::call::finish;
 
 /// How long the kernel may take to stop or end every process of a group.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(1);
+/// The first wait between two looks; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl CgroupPlan {
     /// The processes of the container and of groups that it made inside its own,
@@ -108,6 +110,7 @@ impl CgroupPlan {
             None => false,
         };
         let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
         loop {
             let pids = self.pids()?;
             if pids.is_empty() {
@@ -122,7 +125,8 @@ impl CgroupPlan {
             if begun.elapsed() > PATIENCE {
                 return Err(self.timeout("empty"));
             }
-            thread::sleep(PAUSE);
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -199,6 +203,7 @@ fn wait_until(
     mut reached: impl FnMut() -> Result<bool, CgroupError>,
 ) -> Result<(), CgroupError> {
     let begun = Instant::now();
+    let mut pause = FIRST_PAUSE;
     while !reached()? {
         if begun.elapsed() > PATIENCE {
             return Err(CgroupError::Timeout {
@@ -207,7 +212,8 @@ fn wait_until(
                 waited_ms: PATIENCE.as_millis() as u64,
             });
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
 }
