@@ -10,8 +10,6 @@ pub mod bpf;
 pub mod call;
 /// Sockets between the runtime and init, and descriptors sent over them.
 pub mod channel;
-/// The library's memory: give back what is free.
-pub mod heap;
 /// Mounts without paths: fsopen(2), open_tree(2), move_mount(2).
 pub mod mount;
 /// Lookups that cannot leave a root: openat2(2).
@@ -22,6 +20,8 @@ pub mod privilege;
 pub mod process;
 /// fork(2) without execve(2), and what such a copy must not keep.
 pub mod process_copy;
+/// Memory that is held and not needed.
+pub mod residence;
 /// Filters on system calls: seccomp(2).
 pub mod seccomp;
 /// Pseudo terminals.

@@ -35,6 +35,7 @@ use rustix::process::{
 
 use crate::sys::mount::{AttributeChange, Depth, mount_setattr, open_tree_clone};
 use crate::sys::process::execve;
+use crate::sys::residence::{ProgramText, malloc_trim};
 
 /// What the process writes when it is ready to serve.
 pub const HARMLESS: &str = "harmless";
@@ -91,10 +92,19 @@ pub fn serve() -> io::Result<()> {
         Err(error) => prepared.write_all(error.to_string().as_bytes())?,
     }
     prepared.flush()?;
-    let Prepared { signals, null } = made?;
+    let Prepared {
+        signals,
+        null,
+        text,
+    } = made?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     drop(null);
+    // It sleeps from here on.
+    malloc_trim();
+    if let Some(text) = text {
+        text.release();
+    }
     reap_until_closed(rustix::stdio::stdin(), &signals)
 }
 
@@ -102,6 +112,8 @@ struct Prepared {
     signals: SignalFd,
     /// Opened while there was a `/dev`.
     null: OwnedFd,
+    /// Found while there was a `/proc`.
+    text: Option<ProgramText>,
 }
 
 fn prepare() -> io::Result<Prepared> {
@@ -117,9 +129,14 @@ fn prepare() -> io::Result<Prepared> {
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let text = ProgramText::find();
     enter_empty_root()?;
     drop_privileges()?;
-    Ok(Prepared { signals, null })
+    Ok(Prepared {
+        signals,
+        null,
+        text,
+    })
 }
 
 fn reap_until_closed(lifeline: BorrowedFd<'_>, signals: &SignalFd) -> io::Result<()> {

@@ -32,7 +32,7 @@ use super::namespaces::Pins;
 use super::oci_call::OciCall;
 use super::protocol::{Event, FrameKind, MonitorConfig, Reply, Request};
 use super::readiness::Source;
-use crate::sys::heap::malloc_trim;
+use crate::sys::residence::{ProgramText, malloc_trim};
 
 /// The size of one read. A pipe holds 64 KiB, so a busy one takes a few.
 const READ_BYTES: usize = 16 * 1024;
@@ -62,6 +62,7 @@ pub struct Server {
     pub(super) strays: Vec<(i32, Ending)>,
     pub(super) shutdown: Option<Shutdown>,
     scratch: Vec<u8>,
+    text: Option<ProgramText>,
     pub(super) idle: bool,
     /// No descriptor was left for another client: they wait until then.
     pub(super) accepts_again: Option<Instant>,
@@ -129,6 +130,7 @@ pub fn serve(beginning: Beginning) -> Result<(), MonitorError> {
         strays: Vec::new(),
         shutdown: None,
         scratch: vec![0; READ_BYTES],
+        text: ProgramText::find(),
         idle: false,
         accepts_again: None,
     };
@@ -153,6 +155,9 @@ impl Server {
             self.idle = true;
             self.connections.shrink_to_fit();
             malloc_trim();
+            if let Some(text) = &self.text {
+                text.release();
+            }
         }
     }
 
