@@ -28,3 +28,7 @@ mod survival;
 /// What is refused, and leaves nothing.
 #[path = "engine/refusal.rs"]
 mod refusal;
+
+/// What a request may ask for, seen from within.
+#[path = "engine/options.rs"]
+mod options;

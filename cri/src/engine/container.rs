@@ -265,6 +265,7 @@ impl Engine {
             pod_id: &subject.pod.id,
         };
         let spec = plan_spec(&inputs)?;
+        tell_of_raised_score(config, self.host().lowest_oom_score_adj);
         Ok((run_as, spec))
     }
 
@@ -631,6 +632,24 @@ fn plan_log_path(
     Ok(Some(
         directory.join(below.strip_prefix("/").unwrap_or(&below)),
     ))
+}
+
+/// Says once a process that scores are raised: a kubelet asks for each container.
+fn tell_of_raised_score(config: &v1::ContainerConfig, lowest: i32) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    let wanted = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.resources.as_ref())
+        .map(|resources| resources.oom_score_adj);
+    if wanted.is_some_and(|wanted| wanted < i64::from(lowest)) {
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "this process lacks CAP_SYS_RESOURCE: containers get an oom_score_adj of at least \
+                 {lowest}"
+            );
+        });
+    }
 }
 
 /// The CRI: "If the hostPath doesn't exist, then runtimes should report error."
