@@ -1,9 +1,14 @@
 //! The words of the command line.
 
+use berth_cri::engine::Engine;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completion, version};
+use crate::commands::{
+    attach, completion, events, exec, images, info, inspect, kill, load, logs, ps, pull, rm, rmi,
+    run, stats, stop, top, version, wait, worker,
+};
 use crate::error::{Context, Result};
+use crate::node;
 use crate::settings::Settings;
 
 /// Pods on this machine: no daemon, no cluster.
@@ -14,6 +19,7 @@ use crate::settings::Settings;
     propagate_version = false,
     max_term_width = 100
 )]
+#[command(after_help = "Begin with: berth run examples/web.yaml")]
 pub struct Program {
     /// What all commands share
     #[command(flatten)]
@@ -26,10 +32,51 @@ pub struct Program {
 /// What `berth` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print a script that completes commands in a shell
-    Completion(completion::CompletionArguments),
+    /// Run a pod: from a manifest, or from an image with docker's flags
+    Run(Box<run::flags::RunArguments>),
+    /// List what runs
+    Ps(ps::PsArguments),
+    /// Print what containers wrote
+    Logs(logs::LogsArguments),
+    /// Run one more program in a container
+    Exec(exec::ExecArguments),
+    /// Join this terminal and a container that runs
+    Attach(attach::AttachArguments),
+    /// End pods in order
+    Stop(stop::StopArguments),
+    /// Send a signal to containers
+    Kill(kill::KillArguments),
+    /// Remove pods wholly
+    Rm(rm::RmArguments),
+    /// Wait until containers have ended, or a pod is ready
+    Wait(wait::WaitArguments),
+    /// Print all that is known of pods, containers and images
+    Inspect(inspect::InspectArguments),
+    /// Show what containers use
+    Stats(stats::StatsArguments),
+    /// Show the processes of containers
+    Top(top::TopArguments),
+    /// Print what happens, as it happens
+    Events(events::EventsArguments),
+    /// Pull images
+    Pull(pull::PullArguments),
+    /// List images
+    Images(images::ImagesArguments),
+    /// Remove images
+    Rmi(rmi::RmiArguments),
+    /// Remove images that no container uses
+    Prune(rmi::PruneArguments),
+    /// Load images from files
+    Load(load::LoadArguments),
+    /// Show where things are, and what this machine offers
+    Info,
     /// Print the version
     Version,
+    /// Print a script that completes commands in a shell
+    Completion(completion::CompletionArguments),
+    /// What `run -d` starts
+    #[command(hide = true)]
+    Worker,
 }
 
 impl Program {
@@ -43,9 +90,45 @@ impl Program {
             .settings
             .absolute()
             .context("read the working directory")?;
+        settings.start_tracing();
         match self.command {
+            Command::Run(arguments) => run::run(&settings, &arguments),
+            Command::Worker => worker::run(&settings),
             Command::Completion(arguments) => completion::run(&arguments),
             Command::Version => version::run(settings.format),
+            command => node::block_on(async {
+                let engine = node::open(&settings).await?;
+                command.run_on(&settings, &engine).await
+            }),
+        }
+    }
+}
+
+impl Command {
+    /// The commands that ask the engine.
+    async fn run_on(self, settings: &Settings, engine: &Engine) -> Result<u8> {
+        match self {
+            Command::Ps(arguments) => ps::run(settings, engine, &arguments).await,
+            Command::Logs(arguments) => logs::run(engine, &arguments).await,
+            Command::Exec(arguments) => exec::run(engine, &arguments).await,
+            Command::Attach(arguments) => attach::run(settings, engine, &arguments).await,
+            Command::Stop(arguments) => stop::run(settings, engine, &arguments).await,
+            Command::Kill(arguments) => kill::run(settings, engine, &arguments).await,
+            Command::Rm(arguments) => rm::run(settings, engine, &arguments).await,
+            Command::Wait(arguments) => wait::run(settings, engine, &arguments).await,
+            Command::Inspect(arguments) => inspect::run(settings, engine, &arguments).await,
+            Command::Stats(arguments) => stats::run(settings, engine, &arguments).await,
+            Command::Top(arguments) => top::run(settings, engine, &arguments).await,
+            Command::Events(arguments) => events::run(settings, engine, &arguments).await,
+            Command::Pull(arguments) => pull::run(settings, engine, &arguments).await,
+            Command::Images(arguments) => images::run(settings, engine.images(), &arguments),
+            Command::Rmi(arguments) => rmi::remove(engine.images(), engine, &arguments).await,
+            Command::Prune(arguments) => rmi::prune(engine.images(), engine, &arguments).await,
+            Command::Load(arguments) => load::run(engine.images(), &arguments).await,
+            Command::Info => info::run(settings, engine).await,
+            Command::Run(_) | Command::Worker | Command::Completion(_) | Command::Version => {
+                unreachable!("these need no engine, and Program::run has run them")
+            }
         }
     }
 }

@@ -157,6 +157,8 @@ causes!(
     rustix::io::Errno,
     tokio::task::JoinError,
     berth_scheduler::pod::worker::WorkerError,
+    berth_cri::engine::error::Error,
+    berth_cri::images::error::Error,
     berth_runtime::monitor::client::ClientError,
     berth_runtime::monitor::frames::FrameError,
 );

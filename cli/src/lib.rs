@@ -23,6 +23,8 @@ pub mod commands;
 pub mod error;
 /// What containers wrote, from their log files.
 pub mod logs;
+/// The engine of this machine.
+pub mod node;
 /// Which pod or container a word means.
 pub mod objects;
 /// Tables, JSON, YAML and names.

@@ -73,6 +73,24 @@ impl Settings {
         self.data_dir.join("logs")
     }
 
+    /// Lets the parts below speak on standard error: warnings, and with `-v` more.
+    /// `BERTH_LOG` chooses finer, as `tracing_subscriber::EnvFilter` has it.
+    pub fn start_tracing(&self) {
+        let default = match self.verbose {
+            0 => "warn",
+            1 => "info",
+            _ => "debug,hyper=info,h2=info,rustls=info",
+        };
+        let filter = tracing_subscriber::EnvFilter::try_from_env("BERTH_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+        // A second subscriber in one process is refused; the first stays.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .try_init();
+    }
+
     /// The directories as absolute paths: what is started in the background has
     /// another working directory.
     ///

@@ -83,6 +83,32 @@ pub async fn attach(pod_dir: &Path, container_id: &str) -> Result<Attached> {
     })
 }
 
+/// Gives a container's terminal its size, and returns when it has it.
+///
+/// # Errors
+///
+/// There is no monitor, or the container has no terminal.
+pub async fn resize(pod_dir: &Path, container_id: &str, columns: u16, rows: u16) -> Result<()> {
+    let pod_dir = pod_dir.to_owned();
+    let request = Request::Resize {
+        id: container_id.to_owned(),
+        width: columns,
+        height: rows,
+    };
+    tokio::task::spawn_blocking(move || {
+        let mut client = client::connect(&pod_dir).context("resize")?;
+        match client.call(&request).context("resize")? {
+            Reply::Done => Ok(()),
+            Reply::Failed { message, .. } => Err(Error::new(format!("resize: {message}"))),
+            other => Err(Error::new(format!(
+                "resize: the monitor answered {other:?}"
+            ))),
+        }
+    })
+    .await
+    .context("resize")?
+}
+
 impl Attached {
     /// Joins the streams until the container ends or the person leaves.
     ///

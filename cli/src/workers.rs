@@ -207,6 +207,15 @@ impl WorkerFiles {
         self.read("stop.json")
     }
 
+    /// Forgets how an earlier worker was to stop.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be removed.
+    pub fn remove_stop_order(&self) -> Result<()> {
+        remove_file(&self.directory.join("stop.json"))
+    }
+
     /// Says how a stop is to be done; the signal comes after.
     ///
     /// # Errors
@@ -236,16 +245,10 @@ impl WorkerFiles {
     ///
     /// Something cannot be removed.
     pub fn remove_stale(&self) -> Result<()> {
-        for name in ["request.json", "status.json", "stop.json"] {
-            let path = self.directory.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).context(format!("remove {}", path.display()));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let names = ["request.json", "status.json", "stop.json"];
+        names
+            .into_iter()
+            .try_for_each(|name| remove_file(&self.directory.join(name)))
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
@@ -308,6 +311,15 @@ impl LiveWorker {
         while !is_free(&self.lock) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context(format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

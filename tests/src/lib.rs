@@ -18,6 +18,8 @@ pub mod host;
 pub mod http;
 /// Container images, built from files and from Debian's packages.
 pub mod image;
+/// A host with a registry that holds the examples' images, and `berth` on it.
+pub mod machine;
 /// A real registry on loopback.
 pub mod registry;
 /// What a test left behind.

@@ -1,5 +1,7 @@
 //! `berth inspect`: all that is known of a pod, a container or an image.
 
+use berth_cri::engine::Engine;
+use berth_cri::images::ImageStore;
 use berth_cri::service::CriService;
 use berth_cri::v1;
 use clap::Args;
@@ -30,18 +32,14 @@ pub struct InspectArguments {
 /// # Errors
 ///
 /// A name means nothing, or several things.
-pub async fn run(
-    settings: &Settings,
-    service: &dyn CriService,
-    arguments: &InspectArguments,
-) -> Result<u8> {
-    let pods = observe_pods(service).await?;
+pub async fn run(settings: &Settings, engine: &Engine, arguments: &InspectArguments) -> Result<u8> {
+    let pods = observe_pods(engine).await?;
     let mut values = Vec::new();
     for name in &arguments.names {
         values.push(
             inspect(
                 settings,
-                service,
+                engine,
                 &pods,
                 name,
                 arguments.container.as_deref(),
@@ -59,22 +57,22 @@ pub async fn run(
 
 async fn inspect(
     settings: &Settings,
-    service: &dyn CriService,
+    engine: &Engine,
     pods: &[FoundPod],
     name: &str,
     container: Option<&str>,
 ) -> Result<Value> {
     if container.is_none() && !match_pods(pods, name).is_empty() {
-        return pod_value(settings, service, find_pod(pods, name)?).await;
+        return pod_value(settings, engine, find_pod(pods, name)?).await;
     }
     match find_container(pods, name, container) {
         Ok(found) => {
-            let mut value = container_value(service, found.container).await?;
+            let mut value = container_value(engine, found.container).await?;
             value["pod"] = json!(found.pod.title());
             Ok(value)
         }
         Err(error) if container.is_some() => Err(error),
-        Err(error) => match image_value(service, name).await? {
+        Err(error) => match image_value(engine.images(), name)? {
             Some(value) => Ok(value),
             None => Err(Error::new(format!(
                 "{error}, and no container or image of that name"
@@ -169,30 +167,22 @@ async fn container_value(service: &dyn CriService, known: &v1::ContainerStatus) 
     }))
 }
 
-async fn image_value(service: &dyn CriService, name: &str) -> Result<Option<Value>> {
-    let image = v1::ImageSpec {
-        image: name.to_owned(),
-        ..Default::default()
+fn image_value(store: &ImageStore, name: &str) -> Result<Option<Value>> {
+    // A word that cannot name an image names none.
+    let Some(image) = store.find(name).ok().flatten() else {
+        return Ok(None);
     };
-    let request = v1::ImageStatusRequest {
-        image: Some(image),
-        verbose: true,
-    };
-    let answer = service
-        .image_status(request)
-        .await
-        .context(format!("look for image {name}"))?;
-    Ok(answer.image.map(|image| {
-        json!({
-            "kind": "Image",
-            "id": image.id,
-            "tags": image.repo_tags,
-            "digests": image.repo_digests,
-            "size": image.size,
-            "user": image.uid.map_or(image.username, |uid| uid.value.to_string()),
-            "info": details(answer.info),
-        })
-    }))
+    Ok(Some(json!({
+        "kind": "Image",
+        "id": image.id,
+        "references": image.references,
+        "digests": image.digests,
+        "sizeBytes": image.size_bytes,
+        "layers": image.layers,
+        "created": image.created.map(|created| created.to_string()),
+        "storedAt": image.stored_at.to_string(),
+        "config": serde_json::to_value(&image.config).context("write the configuration")?,
+    })))
 }
 
 /// The node's own words, which are JSON inside a string, as the CRI has it.

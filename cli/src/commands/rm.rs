@@ -64,6 +64,25 @@ pub async fn run(
     report(outcomes)
 }
 
+/// Removes the pod of a name, if there is one, whether or not it runs.
+///
+/// # Errors
+///
+/// Something of it is left.
+pub async fn remove_by_name(
+    settings: &Settings,
+    service: &dyn CriService,
+    namespace: &str,
+    name: &str,
+) -> Result<()> {
+    for pod in observe_pods(service).await? {
+        if pod.namespace() == namespace && pod.name() == name {
+            remove_parts(settings, service, &pod).await?;
+        }
+    }
+    WorkerFiles::new(&settings.workers_dir(), namespace, name).remove()
+}
+
 async fn remove(
     settings: &Settings,
     service: &dyn CriService,
@@ -79,11 +98,15 @@ async fn remove(
     }
     // Its worker would start again what goes; it ends the pod itself.
     stop(settings, service, pod, Some(Duration::ZERO)).await?;
-    // The worker may have removed the sandbox too: all of this is idempotent.
+    remove_parts(settings, service, pod).await?;
+    Ok(pod.title())
+}
+
+/// All of this is idempotent: the worker may have removed the sandbox too.
+async fn remove_parts(settings: &Settings, service: &dyn CriService, pod: &FoundPod) -> Result<()> {
     stop_unattended(service, pod, Some(Duration::ZERO)).await?;
     remove_sandbox(service, pod).await?;
-    remove_rest(settings, pod.namespace(), pod.name(), pod.uid())?;
-    Ok(pod.title())
+    remove_rest(settings, pod.namespace(), pod.name(), pod.uid())
 }
 
 /// Volumes, logs and the worker's files.

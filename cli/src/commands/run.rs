@@ -6,8 +6,14 @@ pub mod attend;
 pub mod audience;
 /// All that one run runs.
 pub mod crew;
+/// In the background.
+pub mod detached;
 /// The flags.
 pub mod flags;
+/// While a person watches.
+pub mod foreground;
+/// What a person sees of the calls between a worker and its node.
+pub mod lookout;
 /// Deployments and Jobs as pods.
 pub mod objects;
 /// What a pod's status means.
@@ -23,10 +29,67 @@ use std::collections::BTreeMap;
 
 use berth_scheduler::manifest::{Manifests, read_manifests};
 
-use crate::error::{Context, Error, Result};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::error::{Context, ENGINE_FAILED, Error, Result};
+use crate::node;
 use crate::output::{Format, print_json, print_line, print_yaml};
+use crate::settings::Settings;
+use crate::terminal;
 use flags::RunArguments;
 use translate::Surroundings;
+
+/// Runs what the words mean.
+///
+/// # Errors
+///
+/// With exit code 125 when berth failed before a container's program ran.
+pub fn run(settings: &Settings, arguments: &RunArguments) -> Result<u8> {
+    let request = read_request(arguments).map_err(|error| error.with_exit_code(ENGINE_FAILED))?;
+    if !arguments.quiet {
+        for warning in &request.manifests.warnings {
+            eprintln!("warning: {warning}");
+        }
+    }
+    if arguments.dry_run {
+        return print_objects(settings.format, &request.manifests);
+    }
+    if arguments.detach {
+        return node::block_on(detached::run(settings, arguments, request));
+    }
+    if arguments.image.tty
+        && arguments.image.interactive
+        && let Some(reason) = terminal::why_not_interactive()
+    {
+        return Err(Error::new(reason).with_exit_code(ENGINE_FAILED));
+    }
+    node::block_on(foreground::run(settings, arguments, request))
+}
+
+/// The pods of a request, those of deployments included.
+///
+/// # Errors
+///
+/// Two of them would take the same port of this machine.
+pub fn pods(manifests: &Manifests) -> Result<Vec<Pod>> {
+    let of_deployments = manifests
+        .deployments
+        .iter()
+        .flat_map(objects::deployment_pods);
+    let pods: Vec<Pod> = manifests
+        .pods
+        .iter()
+        .cloned()
+        .chain(of_deployments)
+        .collect();
+    match objects::port_conflict(&pods) {
+        None => Ok(pods),
+        Some(port) => Err(Error::new(format!(
+            "port {port} of this machine would lead to two pods; nothing was run"
+        ))
+        .with_exit_code(ENGINE_FAILED)),
+    }
+}
 
 /// What is to be run.
 #[derive(Debug)]

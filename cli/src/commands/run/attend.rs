@@ -80,6 +80,7 @@ pub async fn attend(settings: &Settings, attendance: Attendance) -> Result<PodSt
     adopt_or_refuse(service.as_ref(), &files, &mut request)
         .await
         .context(attempt.clone())?;
+    files.remove_stop_order()?;
     files.write_request(&request)?;
     let mut config = WorkerConfig::new(settings.volumes_dir(), settings.logs_dir());
     config.cgroup_parent = settings.cgroup_parent.clone();

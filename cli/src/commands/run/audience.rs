@@ -21,8 +21,10 @@ pub trait Audience: Send + Sync {
     fn log(&self, container: &str, entries: &[Vec<u8>]);
     /// A pod is ready.
     fn ready(&self, pod: &str, line: &str);
-    /// A pod will not be ready.
+    /// A pod has ended, or is about to, without having been ready.
     fn failed(&self, pod: &str, reason: &str, exit_code: u8);
+    /// A pod is not ready and goes on trying.
+    fn struggles(&self, pod: &str, reason: &str);
 }
 
 impl Audience for Screen {
@@ -59,6 +61,10 @@ impl Audience for Screen {
 
     fn failed(&self, _pod: &str, _reason: &str, _exit_code: u8) {
         // The command's own error says it.
+    }
+
+    fn struggles(&self, _pod: &str, _reason: &str) {
+        // The event that says so is shown.
     }
 }
 
@@ -98,6 +104,13 @@ pub enum Message {
         reason: String,
         /// For the program that waits.
         exit_code: u8,
+    },
+    /// [`Audience::struggles`].
+    Struggles {
+        /// The pod.
+        pod: String,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -166,6 +179,14 @@ impl Audience for Starter {
             pod,
             reason,
             exit_code,
+        });
+    }
+
+    fn struggles(&self, pod: &str, reason: &str) {
+        tracing::warn!("pod {pod}: {reason}");
+        self.tell(&Message::Struggles {
+            pod: pod.to_owned(),
+            reason: reason.to_owned(),
         });
     }
 }

@@ -16,6 +16,7 @@ use super::attend::{Attendance, Report, attend, identity};
 use super::audience::Audience;
 use super::objects::{job_pod, plan_job};
 use super::outcome::{Progress, ports, progress, start_failure_code, why_failed};
+use crate::commands::rm::remove_by_name;
 use crate::error::{Error, Result};
 use crate::objects::title;
 use crate::screen::write_elapsed;
@@ -42,6 +43,15 @@ pub enum Patience {
     None,
 }
 
+/// Whether it is worth a line that a pod is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShowReady {
+    /// Somebody waits for it.
+    Yes,
+    /// The container's own output is all that is to be seen.
+    No,
+}
+
 /// What all pods of one run share.
 pub struct Crew {
     /// Directories.
@@ -60,6 +70,8 @@ pub struct Crew {
     pub remove: bool,
     /// What becomes of a pod that does not start.
     pub patience: Patience,
+    /// Whether it is worth a line that a pod is ready.
+    pub show_ready: ShowReady,
     /// How urgently all is to end.
     pub urgency: watch::Receiver<Urgency>,
 }
@@ -162,6 +174,10 @@ impl Crew {
             ended = &mut all => ended,
             () = &mut ordering => all.await,
         };
+        // What never began is nothing to look at later.
+        if stuck.is_some() && !self.remove {
+            remove_by_name(&self.settings, self.service.as_ref(), &namespace, &name).await?;
+        }
         Ok(RunPod {
             title: title.clone(),
             status: status?,
@@ -317,7 +333,10 @@ impl Listener<'_> {
                 if !ports.is_empty() && state == "is ready" {
                     line += &format!(": {}", ports.join(", "));
                 }
-                audience.ready(self.title, &line);
+                match self.crew.show_ready {
+                    ShowReady::Yes => audience.ready(self.title, &line),
+                    ShowReady::No => audience.detail(&line),
+                }
             }
             Progress::Stuck(reason) if self.gives_up() => {
                 audience.failed(self.title, &reason, start_failure_code(&reason));
@@ -325,7 +344,7 @@ impl Listener<'_> {
                 let _ = self.give_up.send(Urgency::Kill);
             }
             Progress::Looping(reason) if !self.ready => {
-                audience.failed(self.title, &reason, 1);
+                audience.struggles(self.title, &reason);
             }
             Progress::Failed(reason) => audience.failed(self.title, &reason, 1),
             _ => {}
