@@ -18,7 +18,7 @@ use berth_tests::registry::{Access, Registry};
 use crate::measure::{Contender, in_turn};
 use crate::report::{Section, first_line};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 const LAYERS: usize = 6;
 const IMAGE_BYTES: usize = 200 << 20;
 const REPOSITORY: &str = "bench/image";
