@@ -44,7 +44,11 @@ fn become_user(init: &mut Init) -> Result<(), StageError> {
     let permitted = known_capabilities()?;
     let (effective, permitted) = sets_until_the_filter(init, capabilities, &permitted);
     privilege::set_capabilities(&effective, &permitted, &capabilities.inheritable)?;
-    privilege::set_ambient(&capabilities.ambient)?;
+    // The kernel lets only what is both permitted and inheritable be ambient.
+    // runc's own default spec asks for more, so the rest is left away, as there.
+    let mut ambient = capabilities.ambient.clone();
+    ambient.retain(|one| permitted.contains(one) && capabilities.inheritable.contains(one));
+    privilege::set_ambient(&ambient)?;
     // A directory of the user's own may have refused us before.
     enter_cwd::change(init)
 }
