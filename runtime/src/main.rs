@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use berth_runtime::arguments::Arguments;
 use berth_runtime::monitor::pod_init;
 use berth_runtime::{report, verbs};
-use clap::Parser;
 
 fn main() -> ExitCode {
     // Before clap: callers ask for the version with nothing else on the line.
@@ -18,7 +17,7 @@ fn main() -> ExitCode {
     if first.as_deref() == Some(pod_init::VERB) {
         return ExitCode::from(u8::from(pod_init::serve().is_err()));
     }
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     match verbs::run(&arguments) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {

@@ -29,6 +29,7 @@ pub mod open_console;
 pub mod own_cgroup;
 pub mod publish_state;
 pub mod quiet_mounts;
+pub mod record_init;
 pub mod reserve_id;
 pub mod set_limits;
 pub mod set_names;
@@ -42,6 +43,7 @@ pub const CREATE: &[Stage] = &[
     make_filter::STAGE,
     create_cgroup::STAGE,
     clone_init::STAGE,
+    record_init::STAGE,
     join_cgroup::STAGE,
     join_spaces::STAGE,
     new_session::STAGE,

@@ -243,6 +243,12 @@ impl Folder {
         let _ = rustix::fs::flock(&self.directory, lock);
     }
 
+    /// The container is made: others may act on it.
+    pub fn unlock(&self) {
+        // Only a descriptor that is none could refuse it.
+        let _ = rustix::fs::flock(&self.directory, rustix::fs::FlockOperation::Unlock);
+    }
+
     fn is_locked(&self) -> bool {
         let lock = rustix::fs::FlockOperation::NonBlockingLockShared;
         let taken = rustix::fs::flock(&self.directory, lock);
@@ -309,14 +315,10 @@ impl Folder {
 
     /// Finds out where a container is in its life.
     pub fn observe_status(&self, record: &Record) -> Status {
-        let Some(init) = record.init else {
-            return if self.is_locked() {
-                Status::Creating
-            } else {
-                Status::Stopped
-            };
-        };
-        if !init.is_alive() {
+        if self.is_locked() {
+            return Status::Creating;
+        }
+        if !record.init.is_some_and(InitRecord::is_alive) {
             return Status::Stopped;
         }
         if self.init_waits() {

@@ -1,32 +1,30 @@
 //! Stage `publish-state`: the container exists for everybody else.
 //!
-//! The state is renamed into place before the pid file is written, because
-//! conmon and containerd take the pid file as the sign that they may ask. Only
-//! then init is told that it may outlive the runtime: one that is killed before
-//! leaves nothing that runs.
+//! The folder's lock goes before the pid file is written, because conmon and
+//! containerd take the pid file as the sign that they may ask. Only then init is
+//! told that it may outlive the runtime: one that is killed before leaves nothing
+//! that runs.
 
 use std::path::Path;
 
 use crate::creation::Creation;
 use crate::init::Message;
 use crate::stage::{Run, Stage, StageError};
-use crate::state::InitRecord;
 use crate::sys::process::HostPid;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
     name: "publish-state",
-    effect: "state and pid file name init, which no longer depends on the runtime",
-    after: &["await-init"],
+    effect: "the container is created, and init no longer depends on the runtime",
+    after: &["record-init", "await-init"],
     see: &["OCI runtime.md#state"],
     run: Run::Runtime(publish_state),
 };
 
 fn publish_state(creation: &mut Creation) -> Result<(), StageError> {
     let (pid, _) = creation.init.as_ref().expect("clone-init made it");
-    creation.record.init = Some(InitRecord::observe(*pid)?);
     if let Some(folder) = &creation.folder {
-        folder.write_record(&creation.record)?;
+        folder.unlock();
     }
     if let Some(file) = &creation.wishes.pid_file {
         write_pid_file(file, *pid)?;

@@ -17,14 +17,12 @@ pub const STAGE: Stage = Stage {
     run: Run::Runtime(reserve_id),
 };
 
-/// Makes the folder and writes what is known by now, cgroups included: from
-/// here on `delete --force` finds all that a killed `create` may leave.
+/// Makes the folder and keeps the configuration in it: from here on
+/// `delete --force` can work out all that a killed `create` may leave.
 fn reserve_id(creation: &mut Creation) -> Result<(), StageError> {
     let folder = creation.store.create_folder(&creation.plan.id)?;
     creation.undo.push(Undo::ReleaseId);
-    let written = folder
-        .write_config(&creation.config)
-        .and_then(|()| folder.write_record(&creation.record));
+    let written = folder.write_config(&creation.config);
     creation.folder = Some(folder);
     Ok(written?)
 }

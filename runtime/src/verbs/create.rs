@@ -146,7 +146,15 @@ fn read_config(file: &Path) -> Result<(Vec<u8>, Spec), Error> {
     Ok((bytes, spec))
 }
 
-fn plan_cgroups(manager: CgroupManager, plan: &CreatePlan) -> Result<Option<CgroupPlan>, Error> {
+/// The cgroups of a container; `None` where the caller wants none.
+///
+/// # Errors
+///
+/// A limit that no controller of this machine can hold.
+pub fn plan_cgroups(
+    manager: CgroupManager,
+    plan: &CreatePlan,
+) -> Result<Option<CgroupPlan>, Error> {
     if manager == CgroupManager::Disabled {
         return Ok(None);
     }

@@ -3,11 +3,14 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::create::plan_cgroups;
 use super::{Found, find};
 use crate::arguments::{DeleteArguments, Global};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, run_hooks};
-use crate::state::Status;
+use crate::ids::ContainerId;
+use crate::plan::plan_create;
+use crate::state::{StateStore, Status};
 use crate::sys::process;
 
 /// How long an init may take to die of SIGKILL.
@@ -121,11 +124,19 @@ fn end(found: &Found) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Failed, text))
 }
 
-/// A folder without a state is what a `create` left that was killed at once.
+/// A folder without a state is what a `create` left that was killed before init
+/// was there. Its cgroups follow from the configuration, as they did for it.
 fn remove_remains(global: &Global, id: &str) -> Result<i32, Error> {
-    let id = crate::ids::ContainerId::parse(id)?;
-    if let Ok(folder) = crate::state::StateStore::new(&global.root).open_folder(&id) {
-        folder.remove()?;
+    let id = ContainerId::parse(id)?;
+    let Ok(folder) = StateStore::new(&global.root).open_folder(&id) else {
+        return Ok(0);
+    };
+    if let Ok(spec) = folder.read_config()
+        && let Ok(plan) = plan_create(&id, folder.path(), &spec)
+        && let Some(cgroup) = plan_cgroups(global.cgroups(), &plan)?
+    {
+        cgroup.remove()?;
     }
+    folder.remove()?;
     Ok(0)
 }
