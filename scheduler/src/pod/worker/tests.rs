@@ -816,3 +816,36 @@ async fn a_stop_before_the_start_ends_it_too() {
     assert_eq!(phase(&status), "Failed");
     assert!(!log.iter().any(|line| line.starts_with("create")));
 }
+
+#[tokio::test]
+async fn nothing_sleeps_between_a_request_and_a_running_pod() {
+    let node = FakeNode::new();
+    let many: Vec<Value> = (0..8)
+        .map(|n| named(&format!("main-{n}"), "main", json!({})))
+        .collect();
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(&node, &directory);
+    // Whatever waited for a poll or a back-off would wait for a minute.
+    config.poll = Duration::from_secs(60);
+    config.restart_backoff.initial = Duration::from_secs(60);
+    let worker = PodWorker::new(node.clone(), config, PodObjects::default());
+    let witness = Arc::new(Witness::default());
+    let (commands, heard) = mpsc::channel(1);
+    let observer = witness.clone();
+    let began = std::time::Instant::now();
+    let running = tokio::spawn(async move {
+        worker
+            .run(pod(json!({"containers": many})), heard, observer)
+            .await
+    });
+    while !witness.statuses.lock().unwrap().iter().any(is_ready) {
+        assert!(began.elapsed() < Duration::from_secs(10), "something waits");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    commands
+        .send(WorkerCommand::Stop { grace: None })
+        .await
+        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+    assert_eq!(phase(&ended.unwrap().unwrap().unwrap()), "Succeeded");
+}
