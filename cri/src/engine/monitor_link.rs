@@ -24,12 +24,18 @@ use super::records::files::{read_plain_json, replace_json};
 /// More than a reason ever takes; the monitor's standard error is read no further.
 const REASON_LIMIT_BYTES: u64 = 64 << 10;
 
-/// Writes the configuration and runs `berth-oci monitor POD_DIR`.
+/// Writes the configuration and runs `berth-oci monitor POD_DIR`, which keeps
+/// `lock` as its standard input until the monitor is up or has given up.
 ///
 /// # Errors
 ///
 /// `Runtime` with the monitor's own words. It has left nothing behind then.
-pub async fn start(program: &Path, pod_dir: &Path, config: &MonitorConfig) -> Result<(), Error> {
+pub async fn start(
+    program: &Path,
+    pod_dir: &Path,
+    config: &MonitorConfig,
+    lock: Stdio,
+) -> Result<(), Error> {
     replace_json(&pod_dir.join(CONFIG_NAME), config)?;
     let failed = |error: std::io::Error| {
         Error::caused(
@@ -41,7 +47,7 @@ pub async fn start(program: &Path, pod_dir: &Path, config: &MonitorConfig) -> Re
     let mut child = Command::new(program)
         .arg("monitor")
         .arg(pod_dir)
-        .stdin(Stdio::null())
+        .stdin(lock)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

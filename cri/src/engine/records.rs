@@ -92,6 +92,8 @@ pub struct PodRecord {
     pub namespace: String,
     /// Where it is in its life.
     pub phase: PodPhase,
+    /// The process that makes or made it.
+    pub maker_pid: u32,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// What the caller asked for.

@@ -29,12 +29,33 @@ impl Engine {
     async fn recover_pods(&self) -> Result<(), Error> {
         let mut failures = Failures::default();
         for id in self.records().pod_ids()? {
-            // Busy: its holder lives. Gone: somebody else was faster.
-            if let Ok(Some(locked)) = self.records().try_lock_pod(&id) {
-                failures.note(self.recover_pod(locked).await);
-            }
+            let locked = match self.records().try_lock_pod(&id) {
+                Ok(Some(locked)) => locked,
+                // Its holder lives, or starts a monitor for a maker that does not.
+                Ok(None) if self.maker_is_dead(&id) => match self.records().lock_pod(&id).await {
+                    Ok(locked) => locked,
+                    Err(_) => continue,
+                },
+                Ok(None) => continue,
+                // Gone: somebody else was faster.
+                Err(_) => continue,
+            };
+            failures.note(self.recover_pod(locked).await);
         }
         failures.into_result("half-made sandboxes")
+    }
+
+    /// Whether a sandbox is half-made and the process that began it has gone.
+    ///
+    /// A number that passed to another process is taken for life: then the next
+    /// recovery finds the lock free.
+    fn maker_is_dead(&self, id: &str) -> bool {
+        self.records().read_pod(id).is_ok_and(|record| {
+            record.is_some_and(|record| {
+                record.phase == PodPhase::HalfMade
+                    && !std::path::Path::new(&format!("/proc/{}", record.maker_pid)).exists()
+            })
+        })
     }
 
     async fn recover_pod(&self, locked: LockedPod) -> Result<(), Error> {

@@ -96,6 +96,7 @@ impl Engine {
             name: metadata.name,
             namespace: metadata.namespace,
             phase: PodPhase::HalfMade,
+            maker_pid: std::process::id(),
             created_at: now_ns(),
             config: Encoded(config),
             runtime_handler,
@@ -116,7 +117,7 @@ impl Engine {
     async fn make_sandbox(&self, plan: SandboxPlan) -> Result<String, Error> {
         let locked = self.reserve_sandbox(&plan.record).await?;
         let mut record = plan.record.clone();
-        let mut outcome = self.apply_sandbox(&plan, &mut record).await;
+        let mut outcome = self.apply_sandbox(&plan, &locked, &mut record).await;
         if outcome.is_ok() {
             record.phase = PodPhase::Ready;
             outcome = locked.write(&record);
@@ -157,7 +158,12 @@ impl Engine {
     }
 
     /// The steps, in order; what each makes, `take_down` removes.
-    async fn apply_sandbox(&self, plan: &SandboxPlan, record: &mut PodRecord) -> Result<(), Error> {
+    async fn apply_sandbox(
+        &self,
+        plan: &SandboxPlan,
+        locked: &LockedPod,
+        record: &mut PodRecord,
+    ) -> Result<(), Error> {
         let id = record.id.clone();
         let pod_dir = self.paths().pod(&id);
         record_files::ensure_directory(&pod_dir.join("containers"))?;
@@ -165,7 +171,10 @@ impl Engine {
         if plan.ipc == Ipc::Pod {
             files::mount_shared_memory(&self.paths().shm(&id))?;
         }
-        monitor_link::start(&self.config().oci_runtime, &pod_dir, &plan.monitor).await?;
+        // Were this process killed now, the starter would still bring a monitor
+        // up: it holds the lock meanwhile, so that no recovery comes between.
+        let lock = locked.share()?;
+        monitor_link::start(&self.config().oci_runtime, &pod_dir, &plan.monitor, lock).await?;
         if let Some(netns) = plan.namespaces.path(PodNamespace::Net) {
             let request = AttachRequest {
                 pod_id: id.clone(),

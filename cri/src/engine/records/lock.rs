@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct LockedPod {
     records: Records,
     id: String,
-    _lock: File,
+    lock: File,
 }
 
 impl Records {
@@ -144,7 +144,7 @@ impl Records {
         LockedPod {
             records: self.clone(),
             id: id.to_owned(),
-            _lock: lock,
+            lock,
         }
     }
 }
@@ -177,6 +177,19 @@ impl LockedPod {
     /// The pod's id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The lock for a program that goes on making this pod: it stays taken until
+    /// both processes have closed it, since they share one open file (flock(2)).
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when no descriptor is left.
+    pub fn share(&self) -> Result<std::process::Stdio, Error> {
+        self.lock
+            .try_clone()
+            .map(std::process::Stdio::from)
+            .map_err(|error| files::storage("share the lock of", &self.records.pods, error))
     }
 
     /// The pod's record, which nobody else can change now.

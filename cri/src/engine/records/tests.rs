@@ -12,6 +12,7 @@ fn pod(id: &str) -> PodRecord {
         name: "web".to_owned(),
         namespace: "default".to_owned(),
         phase: PodPhase::HalfMade,
+        maker_pid: 1,
         created_at: 7,
         config: Encoded(v1::PodSandboxConfig {
             hostname: "web".to_owned(),
