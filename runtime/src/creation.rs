@@ -118,6 +118,10 @@ impl Creation {
     /// Undoes what was done, the newest first. It goes on after a failure:
     /// what is left is told by the first error anyway.
     pub fn take_back(&mut self) {
+        // Init first: a group with a process in it cannot be removed.
+        if self.undo.contains(&Undo::EndInit) {
+            self.end_init();
+        }
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::EndInit => self.end_init(),

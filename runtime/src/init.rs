@@ -22,6 +22,7 @@ use crate::sys::{channel, process};
 ///
 /// ```text
 /// runtime                          init
+///    │ ── CgroupMade ───────────────▶ │  await-cgroup
 ///    │ ◀───────────────── Mounted ── │  hooks-inside  (only with hooks)
 ///    │ ── HooksDone ────────────────▶ │
 ///    │ ◀─────────────────── Ready ── │  await-start
@@ -32,6 +33,8 @@ use crate::sys::{channel, process};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Message {
+    /// The cgroups are there to be joined.
+    CgroupMade = b'c',
     /// The mounts are made; hooks of the runtime may run.
     Mounted = b'm',
     /// Hooks of the runtime have run.
@@ -53,7 +56,8 @@ pub enum Message {
 impl Message {
     /// Takes a message apart; `None` when the other side has gone or talks nonsense.
     pub fn read(bytes: &[u8]) -> Option<(Message, &[u8])> {
-        const ALL: [Message; 8] = [
+        const ALL: [Message; 9] = [
+            Message::CgroupMade,
             Message::Mounted,
             Message::HooksDone,
             Message::Ready,

@@ -2,12 +2,14 @@
 
 use crate::stage::{NAME_LIMIT_BYTES, Run, Stage};
 
+pub mod await_cgroup;
 pub mod await_init;
 pub mod await_start;
 pub mod become_user;
 pub mod bind_root;
 pub mod clone_init;
-pub mod create_cgroup;
+pub mod create_v1;
+pub mod create_v2;
 pub mod enter_cwd;
 pub mod enter_root;
 pub mod exec_program;
@@ -41,10 +43,10 @@ pub mod set_sysctls;
 pub const CREATE: &[Stage] = &[
     reserve_id::STAGE,
     make_filter::STAGE,
-    create_cgroup::STAGE,
+    create_v2::STAGE,
     clone_init::STAGE,
+    create_v1::STAGE,
     record_init::STAGE,
-    join_cgroup::STAGE,
     join_spaces::STAGE,
     new_session::STAGE,
     set_names::STAGE,
@@ -52,6 +54,8 @@ pub const CREATE: &[Stage] = &[
     quiet_mounts::STAGE,
     bind_root::STAGE,
     mount_tree::STAGE,
+    await_cgroup::STAGE,
+    join_cgroup::STAGE,
     own_cgroup::STAGE,
     mount_rest::STAGE,
     make_devices::STAGE,

@@ -36,12 +36,31 @@ impl CgroupPlan {
     /// [`CgroupError::InUse`] for a group in which a process lives already,
     /// [`CgroupError::Limit`] when the kernel refuses a value, with the field.
     pub fn create(&self) -> Result<(), CgroupError> {
+        self.create_in(CgroupVersion::V2)?;
+        let done = self.create_in(CgroupVersion::V1);
+        if let (Err(_), Some(unified)) = (&done, self.unified()) {
+            let _ = files::remove_directory(&unified.directory());
+        }
+        done
+    }
+
+    /// The same in the hierarchies of one version: a process can be born in the
+    /// group of version 2, so that one must exist earlier than the others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn create_in(&self, version: CgroupVersion) -> Result<(), CgroupError> {
         let mut made: Vec<PathBuf> = Vec::new();
         let done = self
             .hierarchies
             .iter()
+            .filter(|hierarchy| hierarchy.version == version)
             .try_for_each(|hierarchy| create_group(hierarchy, &mut made))
-            .and_then(|()| self.attach_device_program());
+            .and_then(|()| match version {
+                CgroupVersion::V1 => Ok(()),
+                CgroupVersion::V2 => self.attach_device_program(),
+            });
         if done.is_err() {
             // Children before parents. What cannot be removed is left to the
             // caller's error, which tells why creation failed.

@@ -29,7 +29,12 @@ pub struct JoinedNamespace {
 impl NamespacePlan {
     /// Whether the container has one of this kind that is not its caller's.
     pub fn has_own(&self, kind: CloneFlags) -> bool {
-        self.new.contains(kind) || self.joined.iter().any(|joined| joined.kind == kind)
+        self.new.contains(kind) || self.joins(kind)
+    }
+
+    /// Whether the container shares one of this kind by its path.
+    pub fn joins(&self, kind: CloneFlags) -> bool {
+        self.joined.iter().any(|joined| joined.kind == kind)
     }
 }
 

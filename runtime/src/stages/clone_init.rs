@@ -25,7 +25,7 @@ use crate::sys::{channel, path};
 pub const STAGE: Stage = Stage {
     name: "clone-init",
     effect: "init exists, in new pid, mount, network, IPC and UTS namespaces as asked for",
-    after: &["reserve-id", "create-cgroup"],
+    after: &["reserve-id", "create-v2"],
     see: &["clone(2)", "namespaces(7)", "pid_namespaces(7)"],
     run: Run::Runtime(clone_init),
 };

@@ -5,6 +5,8 @@
 //! one thread that names itself needs none (`cgroup/attach.rs`). In a version 2
 //! tree init was born in its group already (`clone-init`).
 
+use nix::sched::CloneFlags;
+
 use crate::cgroup::tree::CgroupVersion;
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
@@ -13,17 +15,20 @@ use crate::stage::{Run, Stage, StageError};
 pub const STAGE: Stage = Stage {
     name: "join-cgroup",
     effect: "init is in its cgroups",
-    after: &["clone-init", "create-cgroup"],
+    after: &["clone-init", "await-cgroup"],
     see: &["cgroups(7)", "docs/cgroups.md"],
     run: Run::Init(join_cgroup),
 };
 
-/// Comes before anything of the mount namespace changes, for the groups are
-/// found by the host's paths.
+/// Comes before `enter-root`, for the groups are found by the host's paths.
 fn join_cgroup(init: &mut Init) -> Result<(), StageError> {
     let Some(cgroup) = &init.cgroup else {
         return Ok(());
     };
+    if init.plan.namespaces.joins(CloneFlags::CLONE_NEWNS) {
+        // The runtime has done it.
+        return Ok(());
+    }
     for hierarchy in &cgroup.hierarchies {
         if hierarchy.version == CgroupVersion::V1 {
             hierarchy.entrance()?.enter()?;

@@ -1,28 +1,31 @@
-//! Stage `create-cgroup`: the limits exist, and nobody is limited by them yet.
+//! Stage `create-v2`: the group in a version 2 tree exists, so that init can be born in it.
 //!
 //! Limits are set before a process is in the group: what it allocates in
-//! between would count against nobody.
+//! between would count against nobody. Machines without a version 2 tree have
+//! nothing to do here; those of version 1 are made while init is at work
+//! already (`create-v1`).
 
+use crate::cgroup::tree::CgroupVersion;
 use crate::creation::{Creation, Undo};
 use crate::stage::{Run, Stage, StageError};
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
-    name: "create-cgroup",
-    effect: "the cgroups exist and hold their limits",
+    name: "create-v2",
+    effect: "the version 2 cgroup exists and holds its limits",
     after: &["reserve-id"],
     see: &[
         "cgroups(7)",
         "OCI config-linux.md#control-groups",
         "docs/cgroups.md",
     ],
-    run: Run::Runtime(create_cgroup),
+    run: Run::Runtime(create_v2),
 };
 
-fn create_cgroup(creation: &mut Creation) -> Result<(), StageError> {
+fn create_v2(creation: &mut Creation) -> Result<(), StageError> {
     if let Some(cgroup) = &creation.cgroup {
         // On failure it takes back what it made itself.
-        cgroup.create()?;
+        cgroup.create_in(CgroupVersion::V2)?;
         creation.undo.push(Undo::RemoveCgroup);
     }
     Ok(())

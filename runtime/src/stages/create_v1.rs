@@ -1,0 +1,39 @@
+//! Stage `create-v1`: the groups in the version 1 trees exist with their limits.
+//!
+//! Ten hierarchies mean ten directories and their files. The runtime makes them
+//! while init makes its mounts, so they cost no time of their own; init waits
+//! for them in `await-cgroup` and moves itself in.
+
+use nix::sched::CloneFlags;
+
+use crate::cgroup::tree::CgroupVersion;
+use crate::creation::Creation;
+use crate::init::Message;
+use crate::stage::{Run, Stage, StageError};
+
+/// Place and contract of this stage.
+pub const STAGE: Stage = Stage {
+    name: "create-v1",
+    effect: "the version 1 cgroups exist and hold their limits",
+    after: &["create-v2", "clone-init"],
+    see: &[
+        "cgroups(7)",
+        "OCI config-linux.md#control-groups",
+        "docs/cgroups.md",
+    ],
+    run: Run::Runtime(create_v1),
+};
+
+fn create_v1(creation: &mut Creation) -> Result<(), StageError> {
+    if let (Some(cgroup), Some((pid, _))) = (&creation.cgroup, &creation.init) {
+        cgroup.create_in(CgroupVersion::V1)?;
+        // An init that enters a mount namespace by its path may not find its
+        // groups there, so it is moved from outside, the slow way.
+        if creation.plan.namespaces.joins(CloneFlags::CLONE_NEWNS) {
+            cgroup.attach(pid.0)?;
+        }
+    }
+    // An init that has failed in the meantime is heard by await-init.
+    let _ = creation.tell(Message::CgroupMade);
+    Ok(())
+}
