@@ -9,6 +9,8 @@ pub mod arguments;
 pub mod cgroup;
 /// Wall-clock time as text.
 pub mod clock;
+/// Copies a folder's content, by descriptors.
+pub mod copy;
 /// The runtime's side of a container's making.
 pub mod creation;
 /// What berth-oci answers when it cannot.

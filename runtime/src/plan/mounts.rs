@@ -129,6 +129,11 @@ fn plan_mount(bundle: &Path, index: usize, mount: &Mount) -> Result<MountPlan, S
             }),
         },
     };
+    let is_tmpfs = matches!(&kind, MountKind::Filesystem { kind, .. } if kind == "tmpfs");
+    if options.copies_up && !is_tmpfs {
+        let reason = "tmpcopyup is for mounts of type tmpfs";
+        return Err(SpecError::new(field("options"), reason));
+    }
     Ok(MountPlan {
         destination: ContainerPath::new(Path::new("/").join(mount.destination())),
         kind,

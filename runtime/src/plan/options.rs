@@ -18,6 +18,8 @@ pub struct OptionPlan {
     pub recursive: AttributeChange,
     /// Propagation types to set, in order.
     pub propagation: Vec<(Depth, u64)>,
+    /// A tmpfs begins with a copy of what it covers (`tmpcopyup`).
+    pub copies_up: bool,
     /// The rest, for the filesystem: key and value.
     pub filesystem: Vec<(String, Option<String>)>,
 }
@@ -74,11 +76,11 @@ const SILENT: &[&str] = &[
 ];
 
 /// Words that are refused until they are honoured.
-const UNSUPPORTED: &[&str] = &["tmpcopyup", "idmap", "ridmap", "remount"];
+const UNSUPPORTED: &[&str] = &["idmap", "ridmap", "remount"];
 
 /// Every word with a meaning of its own, for `features`.
 pub fn known_words() -> Vec<String> {
-    let mut words: Vec<String> = vec!["bind".into(), "rbind".into()];
+    let mut words: Vec<String> = vec!["bind".into(), "rbind".into(), "tmpcopyup".into()];
     for (word, _) in ATTRIBUTES {
         words.push((*word).to_owned());
         words.push(format!("r{word}"));
@@ -114,6 +116,8 @@ fn sort_word(field: &str, word: &str, plan: &mut OptionPlan) -> Result<(), SpecE
         plan.bind = plan.bind.or(Some(Depth::One));
     } else if word == "rbind" {
         plan.bind = Some(Depth::Recursive);
+    } else if word == "tmpcopyup" {
+        plan.copies_up = true;
     } else if UNSUPPORTED.contains(&word)
         || word.starts_with("idmap=")
         || word.starts_with("ridmap=")
@@ -206,10 +210,10 @@ mod tests {
 
     #[test]
     fn what_is_not_honoured_is_refused() {
-        let error = plan_options("mounts[0].options", &words(&["tmpcopyup"])).expect_err("refused");
+        let error = plan_options("mounts[0].options", &words(&["idmap"])).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "config.json: mounts[0].options: \"tmpcopyup\" is not supported yet"
+            "config.json: mounts[0].options: \"idmap\" is not supported yet"
         );
     }
 }

@@ -11,7 +11,8 @@ use std::path::Path;
 use super::mount_tree::reopen_root;
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
-use crate::sys::{mount, path};
+use crate::sys::mount::{self, AttributeChange, Depth};
+use crate::sys::path;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -31,6 +32,7 @@ pub const STAGE: Stage = Stage {
 /// - `EPERM`: no `CAP_SYS_ADMIN` in the user namespace that owns the mounts.
 fn enter_root(init: &mut Init) -> Result<(), StageError> {
     let root = init.root.as_ref().expect("bind-root made it");
+    let old_root = path::open_host(Path::new("/"))?;
     path::change_directory_to(root.as_fd())?;
     if init.wishes.no_pivot {
         mount::move_onto_root()?;
@@ -40,8 +42,14 @@ fn enter_root(init: &mut Init) -> Result<(), StageError> {
         mount::pivot_root_onto_itself()?;
         if init.plan.root_propagation & libc::MS_SHARED != 0 {
             // The old root may still be a peer of the host's, and detaching it
-            // must not detach the host's mounts.
-            mount::set_propagation_here(libc::MS_SLAVE | libc::MS_REC)?;
+            // must not detach the host's mounts. By its descriptor: "." is
+            // still the new root for every call but umount(2), which alone
+            // steps onto what is stacked there.
+            let slave = AttributeChange {
+                propagation: libc::MS_SLAVE,
+                ..AttributeChange::default()
+            };
+            mount::mount_setattr(old_root.as_fd(), Depth::Recursive, slave)?;
         }
         // "." now names the top of that stack: the host's old root. Detach it
         // lazily, because this process still has host files open.

@@ -81,6 +81,9 @@ fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), 
     if bound {
         change_attributes(&tree, &plan.options)?;
     }
+    if plan.options.copies_up {
+        copy_up(root, plan.destination.as_path(), tree.as_fd())?;
+    }
     attach(root, plan.destination.as_path(), tree.as_fd())?;
     set_propagation(tree.as_fd(), &plan.options)?;
     if bound && !plan.options.filesystem.is_empty() {
@@ -107,9 +110,54 @@ pub fn attach(
         true => Missing::Directory,
         false => Missing::File,
     };
-    let place = path::ensure_in_root(root, place, missing)?;
-    mount::move_mount(tree, place.as_fd())?;
-    Ok(place)
+    let opened = path::ensure_in_root(root, place, missing)?;
+    if mount::filesystem_magic(&opened)? == libc::PROC_SUPER_MAGIC {
+        allow_over_proc(place, opened.as_fd(), tree)?;
+    }
+    mount::move_mount(tree, opened.as_fd())?;
+    Ok(opened)
+}
+
+/// Files of procfs that say how much the machine has; lxcfs and its like put
+/// smaller numbers there.
+const PROC_FILES: &[&str] = &[
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/loadavg",
+    "proc/meminfo",
+    "proc/net/dev",
+    "proc/slabinfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+];
+
+/// Refuses a mount over any other part of procfs. Who could put a file of their
+/// own at `/proc/self/attr/exec` or over `/proc/sys` would get what the runtime
+/// writes there, or undo what it masks (CVE-2019-16884, CVE-2019-19921).
+fn allow_over_proc(
+    place: &Path,
+    opened: BorrowedFd<'_>,
+    tree: BorrowedFd<'_>,
+) -> Result<(), SyscallError> {
+    // The root of every procfs has this number: PROC_ROOT_INO in linux/proc_ns.h.
+    const ROOT_INODE: u64 = 1;
+    let is_whole = path::status(opened)?.st_ino == ROOT_INODE
+        && mount::filesystem_magic(tree)? == libc::PROC_SUPER_MAGIC;
+    let plain = path::without_dots(place);
+    if is_whole || PROC_FILES.iter().any(|file| plain == Path::new(file)) {
+        return Ok(());
+    }
+    Err(SyscallError::new(
+        "a mount over this part of procfs is refused",
+        nix::errno::Errno::EPERM,
+    ))
+}
+
+/// Fills a tmpfs with what it is about to cover; a place that is missing has nothing.
+fn copy_up(root: BorrowedFd<'_>, place: &Path, tree: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    let place = path::ensure_in_root(root, place, Missing::Directory)?;
+    crate::copy::copy_folder(place.as_fd(), tree)
 }
 
 /// A filesystem of its own, attached nowhere yet.
@@ -190,6 +238,9 @@ fn mount_by_text(
         });
     let text = words.collect::<Vec<_>>().join(",");
     let place = path::ensure_in_root(root, plan.destination.as_path(), Missing::Directory)?;
+    if mount::filesystem_magic(&place)? == libc::PROC_SUPER_MAGIC {
+        allow_over_proc(plan.destination.as_path(), place.as_fd(), root)?;
+    }
     mount::mount_onto(place.as_fd(), kind, source, &text)?;
     // The place is below the new mount now: look once more to find its root.
     let top = path::open_in_root(root, plan.destination.as_path(), rustix::fs::OFlags::PATH)?;

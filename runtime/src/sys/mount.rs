@@ -266,19 +266,6 @@ pub fn mount_onto(
     )
 }
 
-/// `mount(NULL, ".", NULL, propagation, NULL)`.
-///
-/// # Errors
-///
-/// `EINVAL`: the working directory is no mount point.
-pub fn set_propagation_here(propagation: u64) -> Result<(), SyscallError> {
-    let flags = nix::mount::MsFlags::from_bits_retain(propagation);
-    finish(
-        nix::mount::mount(None::<&str>, ".", None::<&str>, flags, None::<&str>),
-        || format!("mount(NULL, \".\", NULL, {flags:?}, NULL)"),
-    )
-}
-
 /// `mount(".", "/", NULL, MS_MOVE, NULL)` and `chroot(".")`: for a root that is a
 /// ramfs, which `pivot_root(2)` refuses. The host's mounts lie below it and are
 /// out of reach only as long as nobody may mount.

@@ -1,0 +1,37 @@
+//! What an OCI runtime does, asked of runc and crun first and then of `berth-oci`.
+//!
+//! The elder two are the referees: a case that they do not pass asks for
+//! something that callers do not rely on, and is written down in
+//! `oci/differences.rs` with the reason, or is wrong. Each case runs in a
+//! throw-away machine, and afterwards no process, mount, cgroup or file of it
+//! may be left. Needs root, `runc`, `crun` and `busybox-static`.
+//!
+//! `RUNTIME_UNDER_TEST=/path/to/runtime` asks one runtime only.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite's own functions may panic as its tests may"
+)]
+
+/// Runs a case over the runtimes.
+#[path = "oci/check.rs"]
+mod check;
+/// Where the runtimes are known to differ.
+#[path = "oci/differences.rs"]
+mod differences;
+/// A machine with one runtime on it.
+#[path = "oci/lab.rs"]
+mod lab;
+/// A program's end and its words.
+#[path = "oci/outcome.rs"]
+mod outcome;
+
+/// From `run` and `create` to `delete`.
+#[path = "oci/life.rs"]
+mod life;
+/// What a container sees below its root.
+#[path = "oci/mounts.rs"]
+mod mounts;
+/// Namespaces: new, shared, joined.
+#[path = "oci/namespaces.rs"]
+mod namespaces;
