@@ -7,9 +7,9 @@ use berth_runtime::monitor::pod_init;
 use berth_runtime::{report, verbs};
 
 fn main() -> ExitCode {
-    // Before clap: callers ask for the version with nothing else on the line.
     let first = std::env::args().nth(1);
-    if matches!(first.as_deref(), Some("--version" | "-v")) {
+    // Before clap: who asks for the version names no verb.
+    if asks_for_version(std::env::args().skip(1)) {
         print!("{}", verbs::features::version_lines());
         return ExitCode::SUCCESS;
     }
@@ -22,7 +22,31 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
             report::report(&arguments.global, &error.to_string());
-            ExitCode::FAILURE
+            verbs::failure_code(&arguments.verb)
         }
     }
+}
+
+/// Whether `--version` stands before any verb.
+fn asks_for_version(words: impl Iterator<Item = String>) -> bool {
+    const WITH_VALUE: [&str; 5] = [
+        "--root",
+        "--log",
+        "--log-format",
+        "--cgroup-manager",
+        "--rootless",
+    ];
+    let mut is_value = false;
+    for word in words {
+        if is_value {
+            is_value = false;
+        } else if word == "--version" || word == "-v" {
+            return true;
+        } else if word.starts_with('-') {
+            is_value = WITH_VALUE.contains(&&*word);
+        } else {
+            return false;
+        }
+    }
+    false
 }

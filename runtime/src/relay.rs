@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{self, SetArg, Termios};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::Error;
 use crate::sys::call::finish;
@@ -16,6 +16,12 @@ use crate::sys::terminal;
 /// Bytes that are copied at once.
 const CHUNK_BYTES: usize = 8192;
 
+/// How long a terminal that nobody has open is left alone.
+const HUNG_UP_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
 /// Waits for the end of a child; the number is its exit status as a shell tells it.
 ///
 /// # Errors
@@ -24,18 +30,24 @@ const CHUNK_BYTES: usize = 8192;
 pub fn wait_for_end(
     child: &(HostPid, BorrowedFd<'_>),
     master: Option<OwnedFd>,
+    signals: &SignalFd,
 ) -> Result<i32, Error> {
-    let signals = watch_signals()?;
     let raw = master
         .as_ref()
         .and_then(|master| RawTerminal::begin(master.as_fd()));
-    let code = relay(child, master.as_ref(), &signals);
+    let code = relay(child, master.as_ref(), signals);
     drop(raw);
     code
 }
 
 /// All signals that a program may want to hear of come as reads of a descriptor.
-fn watch_signals() -> Result<SignalFd, Error> {
+/// Called once init exists, which must not inherit the mask, and before the
+/// program begins: a signal in between would end this process, not the program.
+///
+/// # Errors
+///
+/// `EMFILE`.
+pub fn watch_signals() -> Result<SignalFd, Error> {
     let mut set = SigSet::all();
     for own in [
         Signal::SIGKILL,
@@ -64,18 +76,22 @@ fn relay(
 ) -> Result<i32, Error> {
     let input = std::io::stdin();
     let mut input_open = master.is_some();
+    let mut hung_up = false;
     loop {
         let mut watched = vec![
             PollFd::from_borrowed_fd(child.1, PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
         ];
-        if let Some(master) = master {
+        // A terminal that nobody has open is always ready, with nothing to read;
+        // one who opens it again is noticed at the next look.
+        let patience = hung_up.then_some(HUNG_UP_PAUSE);
+        if let Some(master) = master.filter(|_| !hung_up) {
             watched.push(PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN));
             if input_open {
                 watched.push(PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN));
             }
         }
-        match rustix::event::poll(&mut watched, None) {
+        match rustix::event::poll(&mut watched, patience.as_ref()) {
             Err(rustix::io::Errno::INTR) => continue,
             other => finish(other.map(drop), || "poll()".to_owned())?,
         };
@@ -87,8 +103,8 @@ fn relay(
             forward_signals(child.1, master, signals);
         }
         if let Some(master) = master {
-            if ready[2] {
-                copy(master.as_fd(), std::io::stdout().as_fd());
+            if hung_up || ready[2] {
+                hung_up = !copy(master.as_fd(), std::io::stdout().as_fd());
             }
             if ready.get(3) == Some(&true) {
                 input_open = copy(input.as_fd(), master.as_fd());
@@ -96,8 +112,11 @@ fn relay(
         }
         if ready[0] {
             let ended = process::wait_for(child.0)?;
-            // What the program wrote last is still in the terminal.
-            while master.is_some_and(|master| copy(master.as_fd(), std::io::stdout().as_fd())) {}
+            // What the program wrote last is still in the terminal; another
+            // program in the background may hold it open for long.
+            while master.is_some_and(|master| {
+                is_readable(master.as_fd()) && copy(master.as_fd(), std::io::stdout().as_fd())
+            }) {}
             return Ok(ended.shell_code());
         }
     }
@@ -112,6 +131,15 @@ fn forward_signals(child: BorrowedFd<'_>, master: Option<&OwnedFd>, signals: &Si
             (number, _) => drop(process::pidfd_send_signal(child, number)),
         }
     }
+}
+
+/// Whether a read would return at once.
+fn is_readable(file: BorrowedFd<'_>) -> bool {
+    let mut watched = [PollFd::from_borrowed_fd(file, PollFlags::IN)];
+    matches!(
+        rustix::event::poll(&mut watched, Some(&Timespec::default())),
+        Ok(1)
+    )
 }
 
 /// Copies what is there; `false` when the source has ended.

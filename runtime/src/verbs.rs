@@ -14,11 +14,22 @@ pub mod start;
 pub mod state;
 pub mod update;
 
+use std::process::ExitCode;
+
 use crate::arguments::{Arguments, Verb};
 use crate::error::{Error, ErrorKind};
 use crate::ids::ContainerId;
 use crate::state::{Folder, Record, StateStore, Status};
 use crate::{arguments::Global, monitor, stages, sys};
+
+/// The exit status that says that a command failed. That of `exec` is one that
+/// few programs have themselves, so that callers can tell the two apart.
+pub fn failure_code(verb: &Verb) -> ExitCode {
+    match verb {
+        Verb::Exec(_) => ExitCode::from(255),
+        _ => ExitCode::FAILURE,
+    }
+}
 
 /// Does what the command line asks for; the number is the exit status.
 ///

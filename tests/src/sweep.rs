@@ -45,7 +45,11 @@ impl Sweep {
         loop {
             let found = observe(host)?;
             let left: Vec<&String> = found.difference(&self.found).collect();
-            let lost: Vec<&String> = self.found.difference(&found).collect();
+            let lost: Vec<&String> = self
+                .found
+                .difference(&found)
+                .filter(|line| !is_of_another(line))
+                .collect();
             if left.is_empty() && lost.is_empty() {
                 return Ok(());
             }
@@ -60,6 +64,15 @@ impl Sweep {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// A host begins as a copy of the machine's mounts. When somebody else removes
+/// the folder that one of those stands on, the kernel detaches it everywhere.
+fn is_of_another(line: &str) -> bool {
+    let point = line
+        .strip_prefix("mount ")
+        .and_then(|rest| rest.strip_suffix(" in the host"));
+    point.is_some_and(|point| !Path::new(point).exists())
 }
 
 fn observe(host: &Host) -> Result<BTreeSet<String>> {

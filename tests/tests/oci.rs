@@ -26,6 +26,18 @@ mod lab;
 #[path = "oci/outcome.rs"]
 mod outcome;
 
+/// Groups of processes.
+#[path = "oci/cgroups.rs"]
+mod cgroups;
+/// Terminals.
+#[path = "oci/console.rs"]
+mod console;
+/// One more program.
+#[path = "oci/exec.rs"]
+mod exec;
+/// Programs of the caller.
+#[path = "oci/hooks.rs"]
+mod hooks;
 /// From `run` and `create` to `delete`.
 #[path = "oci/life.rs"]
 mod life;
@@ -35,3 +47,15 @@ mod mounts;
 /// Namespaces: new, shared, joined.
 #[path = "oci/namespaces.rs"]
 mod namespaces;
+/// The program and what it is given.
+#[path = "oci/process.rs"]
+mod process;
+/// Filters of system calls.
+#[path = "oci/seccomp.rs"]
+mod seccomp;
+/// What a runtime tells.
+#[path = "oci/telling.rs"]
+mod telling;
+/// What goes wrong.
+#[path = "oci/trouble.rs"]
+mod trouble;

@@ -38,6 +38,21 @@ pub struct ProcessPlan {
     pub terminal: Option<Option<Size>>,
 }
 
+impl ProcessPlan {
+    /// Tells the program of sockets that it inherits (sd_listen_fds(3)), unless
+    /// its own environment says something of them. It will be process 1.
+    pub fn pass_sockets(&mut self, count: u32) {
+        let told = |text: &CString| text.as_bytes().starts_with(b"LISTEN_");
+        if count == 0 || self.environment.iter().any(told) {
+            return;
+        }
+        for text in [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()] {
+            self.environment
+                .push(CString::new(text).expect("there is no zero byte in it"));
+        }
+    }
+}
+
 /// The five sets of capabilities(7).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CapabilityPlan {

@@ -35,6 +35,9 @@ fn filter_calls(init: &mut Init) -> Result<(), StageError> {
     // passes on: the program would not hear SIGTERM.
     process::unblock_signals()?;
     process::close_on_exec_from(3 + init.wishes.preserve_fds)?;
+    // Ours ignores it, and what is ignored stays so across an exec: without
+    // this, `yes | head` would go on for ever in the container.
+    process::restore_broken_pipe()?;
     if process_plan.no_new_privileges {
         privilege::set_no_new_privileges()?;
     }

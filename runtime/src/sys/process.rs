@@ -402,6 +402,21 @@ pub fn set_personality(domain: u64) -> Result<(), SyscallError> {
     })
 }
 
+/// `signal(SIGPIPE, SIG_DFL)`: Rust's runtime sets `SIG_IGN` before `main`.
+///
+/// # Errors
+///
+/// None that `signal(2)` has for this signal.
+pub fn restore_broken_pipe() -> Result<(), SyscallError> {
+    let (pipe, default) = (
+        nix::sys::signal::SIGPIPE,
+        nix::sys::signal::SigHandler::SigDfl,
+    );
+    // SAFETY: no handler is installed, so none can run in a bad moment.
+    let restored = unsafe { nix::sys::signal::signal(pipe, default) };
+    finish(restored.map(drop), || "signal(SIGPIPE, SIG_DFL)".to_owned())
+}
+
 /// Stops this process as a shell's job control does; it goes on at SIGCONT.
 pub fn stop_here() {
     // SAFETY: raise(3) takes a number. SIGSTOP cannot be caught, so no code of

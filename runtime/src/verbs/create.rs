@@ -53,7 +53,9 @@ pub fn prepare(
         .clone()
         .unwrap_or_else(|| bundle.join("config.json"));
     let (config, spec) = read_config(&file)?;
-    let plan = plan::plan_create(&id, &bundle, &spec)?;
+    let mut plan = plan::plan_create(&id, &bundle, &spec)?;
+    let sockets = listen_fds();
+    plan.process.pass_sockets(sockets);
     if !plan.rootfs.as_path().is_dir() {
         let text = format!(
             "root.path: {} is not a directory",
@@ -76,7 +78,7 @@ pub fn prepare(
     Ok(Creation {
         plan,
         config,
-        wishes: wishes(arguments, gate),
+        wishes: wishes(arguments, gate, sockets),
         store: StateStore::new(&global.root),
         record,
         folder: None,
@@ -91,11 +93,11 @@ pub fn prepare(
     })
 }
 
-fn wishes(arguments: &CreateArguments, gate: Gate) -> Wishes {
+fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
     Wishes {
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),
-        preserve_fds: arguments.preserve_fds + listen_fds(),
+        preserve_fds: arguments.preserve_fds + sockets,
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
         stop_before: arguments.stop_before.clone(),

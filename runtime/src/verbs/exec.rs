@@ -44,6 +44,7 @@ pub fn exec(global: &Global, arguments: &ExecArguments) -> Result<i32, Error> {
     let master = socket
         .map(|socket| channel::receive_descriptor(socket.as_fd()))
         .transpose()?;
+    let signals = relay::watch_signals()?;
     if let Err(error) = begin(&mut creation) {
         creation.take_back();
         return Err(error);
@@ -52,7 +53,7 @@ pub fn exec(global: &Global, arguments: &ExecArguments) -> Result<i32, Error> {
         return Ok(0);
     }
     let (pid, pidfd) = creation.init.as_ref().expect("clone-init made it");
-    relay::wait_for_end(&(*pid, pidfd.as_fd()), master)
+    relay::wait_for_end(&(*pid, pidfd.as_fd()), master, &signals)
 }
 
 /// The pid file is there before the program runs, so that it cannot end unseen.

@@ -26,6 +26,7 @@ pub fn run(global: &Global, arguments: &RunArguments) -> Result<i32, Error> {
     let master = terminal
         .map(|socket| channel::receive_descriptor(socket.as_fd()))
         .transpose()?;
+    let signals = relay::watch_signals()?;
     if let Err(error) = let_go(&mut creation) {
         creation.take_back();
         return Err(error);
@@ -34,7 +35,7 @@ pub fn run(global: &Global, arguments: &RunArguments) -> Result<i32, Error> {
     if arguments.detach {
         return Ok(0);
     }
-    let code = relay::wait_for_end(&init_of(&creation), master)?;
+    let code = relay::wait_for_end(&init_of(&creation), master, &signals)?;
     if !arguments.keep {
         remove(creation)?;
     }

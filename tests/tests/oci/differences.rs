@@ -48,4 +48,74 @@ pub const DIFFERENCES: &[Difference] = &[
         runtime: "runc",
         reason: "domainname came with 1.2",
     },
+    Difference {
+        case: "hooks::a_failing_one_says_why",
+        runtime: "crun",
+        reason: "crun lets the hook write to its own standard error",
+    },
+    Difference {
+        case: "hooks::all_six_run_in_order_and_are_told_the_state",
+        runtime: "runc",
+        reason: "runc 1.1 runs poststart at the end of create",
+    },
+    Difference {
+        case: "process::a_descriptor_as_directory_does_not_reach_the_host",
+        runtime: "crun",
+        reason: "CVE-2024-21626 was found after 1.8.1",
+    },
+    Difference {
+        case: "process::a_relative_directory_is_refused",
+        runtime: "crun",
+        reason: "crun takes it from the root",
+    },
+    Difference {
+        case: "process::sockets_of_an_activator_come_through",
+        runtime: "crun",
+        reason: "crun 1.8 passes LISTEN_FDS without LISTEN_PID",
+    },
+    Difference {
+        case: "cgroups::ps_counts_all",
+        runtime: "crun",
+        reason: "crun's table is of numbers only",
+    },
+    Difference {
+        case: "cgroups::resume_of_what_runs_is_refused",
+        runtime: "crun",
+        reason: "crun takes a resume of what runs for done",
+    },
+    Difference {
+        case: "cgroups::processors_that_are_not_there_are_refused",
+        runtime: "crun",
+        reason: "crun 1.8 leaves its groups behind when a limit is refused",
+    },
+    Difference {
+        case: "exec::flags_change_the_program",
+        runtime: "crun",
+        reason: "crun 1.8 replaces the environment where --env is given",
+    },
+    Difference {
+        case: "exec::groups_and_capabilities_are_added",
+        runtime: "crun",
+        reason: "crun has no --additional-gids",
+    },
+    Difference {
+        case: "exec::it_is_where_the_container_is",
+        runtime: "crun",
+        reason: "crun starts at / where --cwd is not given",
+    },
+    Difference {
+        case: "exec::limits_are_the_containers",
+        runtime: "crun",
+        reason: "crun gives the program the caller's limits",
+    },
+    Difference {
+        case: "console::run_in_the_foreground",
+        runtime: "crun",
+        reason: "crun does not give the terminal the size of the caller's at the beginning",
+    },
+    Difference {
+        case: "hooks::a_failing_one_after_the_end_stops_no_removal",
+        runtime: "crun",
+        reason: "crun 1.8 keeps its state when poststop fails",
+    },
 ];

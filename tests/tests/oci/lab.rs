@@ -224,6 +224,9 @@ impl Lab {
                 let _ = self.call(&["delete", "--force", id]);
             }
         }
+        for group in berth_tests::sweep::cgroups(self.host.name()).iter().rev() {
+            let _ = fs::remove_dir(group);
+        }
     }
 }
 

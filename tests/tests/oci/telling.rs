@@ -1,0 +1,199 @@
+//! What a runtime tells: logs, features, versions, stages.
+
+use std::fs;
+
+use anyhow::ensure;
+use serde_json::Value;
+
+use crate::check::{Who, check};
+use crate::lab::{as_is, eventually, holds, path, same};
+
+#[test]
+fn a_log_file_in_json() {
+    check(Who::All, |lab| {
+        let log = lab.host.work_dir().join("log.json");
+        let bundle = lab.bundle("c", |config| {
+            config["process"]["args"] = serde_json::json!(["nonesuch"]);
+        })?;
+        let words = [
+            "--log",
+            path(&log),
+            "--log-format",
+            "json",
+            "create",
+            "--bundle",
+            path(&bundle),
+            "c",
+        ];
+        lab.call(&words)?.complaint()?;
+        let text = fs::read_to_string(&log)?;
+        let mut errors = 0;
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            ensure!(
+                line["msg"].is_string() && line["time"].is_string(),
+                "{line}"
+            );
+            if line["level"] == "error" {
+                errors += 1;
+                holds(line["msg"].as_str().unwrap(), &["nonesuch"])?;
+            }
+        }
+        ensure!(errors > 0, "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn features_are_json() {
+    check(Who::Hybrid, |lab| {
+        let told: Value = serde_json::from_str(&lab.call(&["features"])?.text()?)?;
+        ensure!(
+            told["ociVersionMin"].is_string() && told["ociVersionMax"].is_string(),
+            "{told}"
+        );
+        for list in [
+            &told["hooks"],
+            &told["mountOptions"],
+            &told["linux"]["namespaces"],
+            &told["linux"]["capabilities"],
+            &told["linux"]["seccomp"]["actions"],
+        ] {
+            ensure!(
+                list.as_array().is_some_and(|list| !list.is_empty()),
+                "{told}"
+            );
+        }
+        ensure!(told["linux"]["cgroup"]["v1"] == true, "{told}");
+        ensure!(told["linux"]["seccomp"]["enabled"] == true, "{told}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_version_has_runcs_lines() {
+    check(Who::All, |lab| {
+        let told = lab.call(&["--version"])?.text()?;
+        holds(&told, &["version ", "commit: ", "spec: "])?;
+        ensure!(told.starts_with(&lab.runtime.name), "{told}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_first_configuration_runs() {
+    check(Who::All, |lab| {
+        let bundle = lab.bundle("c", as_is)?;
+        fs::remove_file(bundle.join("config.json"))?;
+        let mut command = lab.command(&["spec"]);
+        command.current_dir(&bundle);
+        // The harness goes to the working directory of the host itself.
+        let words = [
+            "sh",
+            "-c",
+            "cd \"$1\" && shift && exec \"$@\"",
+            "sh",
+            path(&bundle),
+        ];
+        let mut command = lab.host.command(words[0]);
+        command.args(&words[1..]).arg(&lab.runtime.path).arg("spec");
+        crate::outcome::finish(&mut command)?.text()?;
+        let mut config: Value = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
+        config["process"]["terminal"] = Value::Bool(false);
+        config["process"]["args"] = serde_json::json!(["echo", "first"]);
+        // The suite's cgroups have names of their own.
+        config["linux"]["cgroupsPath"] = Value::String(lab.group("c"));
+        config["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|namespace| namespace["type"] != "cgroup");
+        fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
+        let told = lab.call(&["run", "--bundle", path(&bundle), "c"])?;
+        same(told.text()?, "first")
+    });
+}
+
+#[test]
+fn a_create_stops_before_a_stage() {
+    check(Who::Berth, |lab| {
+        for (stage, has_proc) in [
+            ("mount-tree", false),
+            ("enter-root", true),
+            ("publish-state", true),
+        ] {
+            let bundle = lab.bundle("c", as_is)?;
+            let mut running = crate::outcome::start(
+                lab.command(&[
+                    "create",
+                    "--stop-before",
+                    stage,
+                    "--bundle",
+                    path(&bundle),
+                    "c",
+                ])
+                .stdin(std::process::Stdio::null()),
+            )?;
+            let pid = running.pid();
+            eventually(|| {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+                ensure!(stat.contains(") T "), "{stat}");
+                Ok(())
+            })?;
+            ensure!(
+                lab.state("c")?["status"] == "creating",
+                "{}",
+                lab.state("c")?
+            );
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            let init: u32 = children.trim().parse()?;
+            let mounts = fs::read_to_string(format!("/proc/{init}/mountinfo"))?;
+            let inside = mounts
+                .lines()
+                .filter(|line| line.contains(" - proc "))
+                .count();
+            ensure!(
+                (inside > 1 || stage == "publish-state") == has_proc,
+                "{stage}: {mounts}"
+            );
+            ensure!(running.is_running()?);
+            let number = rustix::process::Pid::from_raw(i32::try_from(pid)?).unwrap();
+            rustix::process::kill_process(number, rustix::process::Signal::CONT)?;
+            let ended = running.wait()?;
+            holds(&ended.stderr, &[stage])?;
+            ended.text()?;
+            lab.call(&["start", "c"])?.text()?;
+            lab.remove("c")?;
+        }
+        let bundle = lab.bundle("c", as_is)?;
+        let words = [
+            "create",
+            "--stop-before",
+            "nonsense",
+            "--bundle",
+            path(&bundle),
+            "c",
+        ];
+        holds(lab.call(&words)?.complaint()?, &["nonsense"])
+    });
+}
+
+#[test]
+fn narration_tells_stages_and_calls() {
+    check(Who::Berth, |lab| {
+        let bundle = lab.bundle("c", |config| {
+            config["process"]["args"] = serde_json::json!(["echo", "out"]);
+        })?;
+        let told = lab.call(&["--narrate", "run", "--bundle", path(&bundle), "c"])?;
+        same(told.text()?, "out")?;
+        let stages = lab.call(&["stages"])?.text()?;
+        for name in stages.lines().filter_map(|line| line.split('`').nth(1)) {
+            if !["exec-program", "await-start"].contains(&name) {
+                holds(&told.stderr, &[name])?;
+            }
+        }
+        holds(
+            &told.stderr,
+            &["move_mount(", "pivot_root(", "mount_setattr("],
+        )
+    });
+}
