@@ -152,11 +152,34 @@ impl Creation {
     ///
     /// Init's own failure, or its end.
     pub fn await_message(&mut self, wanted: Message) -> Result<(), StageError> {
+        self.await_told(wanted).map(drop)
+    }
+
+    /// Waits until init has gone on as another process, and knows that one from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Creation::await_message`].
+    pub fn await_move(&mut self) -> Result<(), StageError> {
+        let told = self.await_told(Message::Moved)?;
+        let number = told.try_into().map(i32::from_le_bytes);
+        let number = number
+            .map_err(|_| StageError::Refused("init moved and could not say where".to_owned()))?;
+        // It is our child and not waited for, so the number is its own.
+        let moved = HostPid(number);
+        let pidfd = process::pidfd_open(moved)?;
+        if let Some((before, _)) = self.init.replace((moved, pidfd)) {
+            process::wait_for(before)?;
+        }
+        Ok(())
+    }
+
+    fn await_told(&mut self, wanted: Message) -> Result<Vec<u8>, StageError> {
         loop {
             let channel = self.channel.as_ref().expect("clone-init made the channel");
             let received = channel::receive(channel.as_fd())?;
             match Message::read(&received) {
-                Some((message, _)) if message == wanted => return Ok(()),
+                Some((message, told)) if message == wanted => return Ok(told.to_vec()),
                 Some((Message::Failed, told)) => {
                     let told = serde_json::from_slice::<StageFailure>(told);
                     return Err(told.map_or_else(

@@ -51,12 +51,14 @@ pub enum Message {
     Stopped = b's',
     /// Go on after that.
     GoOn = b'g',
+    /// Another process goes on in init's place; its number follows, 4 bytes.
+    Moved = b'v',
 }
 
 impl Message {
     /// Takes a message apart; `None` when the other side has gone or talks nonsense.
     pub fn read(bytes: &[u8]) -> Option<(Message, &[u8])> {
-        const ALL: [Message; 9] = [
+        const ALL: [Message; 10] = [
             Message::CgroupMade,
             Message::Mounted,
             Message::HooksDone,
@@ -66,6 +68,7 @@ impl Message {
             Message::Failed,
             Message::Stopped,
             Message::GoOn,
+            Message::Moved,
         ];
         let (first, rest) = bytes.split_first()?;
         let message = ALL.into_iter().find(|message| *message as u8 == *first)?;
@@ -176,6 +179,24 @@ impl Init {
     /// Whether `start` comes from another process than the one that made us.
     pub fn waits_for_start(&self) -> bool {
         self.wishes.gate == Gate::Start
+    }
+
+    /// Goes on as another process, in the pid namespace that this one has
+    /// joined for its children; the runtime is told its number.
+    ///
+    /// # Errors
+    ///
+    /// Those of `clone3(2)`.
+    pub fn move_to_child(&self) -> Result<(), StageError> {
+        match process::clone_sibling()? {
+            None => Ok(()),
+            Some(pid) => {
+                let mut message = vec![Message::Moved as u8];
+                message.extend(pid.0.to_le_bytes());
+                let sent = channel::send(self.channel.as_fd(), &message);
+                process::exit_now(i32::from(sent.is_err()))
+            }
+        }
     }
 
     fn stop(&self, stage: &str) {

@@ -7,7 +7,11 @@
 //!
 //! A pid namespace cannot be entered by a process that exists, only by its
 //! children (pid_namespaces(7)): to join one, the runtime points its *future*
-//! children there, clones, and points back.
+//! children there, clones, and points back. Not so for `exec`: there init joins
+//! all other namespaces first and goes on as a child of its own. Whoever is in
+//! the container and has CAP_SYS_PTRACE could otherwise follow
+//! `/proc/PID/root` of an init that is in its pid namespace already and in the
+//! host's mount namespace still (CVE-2016-9962).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -71,6 +75,10 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
     if let Some(back) = back {
         process::setns(back.as_fd(), CloneFlags::CLONE_NEWPID)?;
     }
+    let moves = |(_, kinds): &(OwnedFd, CloneFlags)| kinds.contains(CloneFlags::CLONE_NEWPID);
+    if creation.target.as_ref().is_some_and(moves) {
+        creation.await_move()?;
+    }
     Ok(())
 }
 
@@ -90,20 +98,11 @@ fn join_pid_namespace(creation: &Creation) -> Result<Option<OwnedFd>, StageError
     let kind = CloneFlags::CLONE_NEWPID;
     let mut joined = creation.plan.namespaces.joined.iter();
     let by_path = joined.find(|joined| joined.kind == kind);
-    let by_process = creation
-        .target
-        .as_ref()
-        .filter(|(_, kinds)| kinds.contains(kind));
-    if by_path.is_none() && by_process.is_none() {
+    let Some(namespace) = by_path else {
         return Ok(None);
-    }
+    };
     let own = open_namespace(Path::new("/proc/self/ns/pid"))?;
-    if let Some(namespace) = by_path {
-        process::setns(open_namespace(namespace.path.as_path())?.as_fd(), kind)?;
-    }
-    if let Some((process, _)) = by_process {
-        process::setns(process.as_fd(), kind)?;
-    }
+    process::setns(open_namespace(namespace.path.as_path())?.as_fd(), kind)?;
     Ok(Some(own))
 }
 

@@ -36,7 +36,10 @@ fn join_spaces(init: &mut Init) -> Result<(), StageError> {
     if let Some((target, kinds)) = init.target.take() {
         // One call for all, by a descriptor of the process: no number can have
         // changed hands in between (setns(2), Linux 5.8).
-        process::setns(target.as_fd(), kinds - CloneFlags::CLONE_NEWPID)?;
+        process::setns(target.as_fd(), kinds)?;
+        if kinds.contains(CloneFlags::CLONE_NEWPID) {
+            init.move_to_child()?;
+        }
     }
     Ok(())
 }

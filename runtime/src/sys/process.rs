@@ -108,6 +108,38 @@ pub fn clone3(
     Ok(Cloned::Parent(HostPid(pid as i32), pidfd))
 }
 
+/// `clone3` with `CLONE_PARENT`: a copy of this process that is a child of this
+/// one's parent. `None` in the copy, its number here.
+///
+/// # Errors
+///
+/// As [`clone3`]; `ENOMEM`: the pid namespace of future children has ended.
+///
+/// # Panics
+///
+/// As [`clone3`].
+pub fn clone_sibling() -> Result<Option<HostPid>, SyscallError> {
+    assert_eq!(
+        count_threads(),
+        1,
+        "clone3 of a process with several threads"
+    );
+    // SAFETY: all zeroes is a value of this structure of numbers. The signal at
+    // the end is the parent's, and must be 0 here.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = libc::CLONE_PARENT as u64;
+    // SAFETY: as in `clone3`.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    let pid = finish(check(returned), || "clone3(CLONE_PARENT)".to_owned())?;
+    Ok((pid != 0).then_some(HostPid(pid as i32)))
+}
+
 /// `int execve(const char *, char *const [], char *const [])`.
 ///
 /// # Errors
