@@ -123,10 +123,13 @@ impl Bundle {
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["/bin/true"]);
         std::fs::write(&path, serde_json::to_vec(&config)?)?;
-        Ok(Bundle {
-            folder,
-            root: scratch.join("root"),
-        })
+        // State belongs on a tmpfs, as /run is wherever these runtimes are used.
+        let root = scratch.join("root");
+        std::fs::create_dir(&root)?;
+        let (none, kind) = (Some("tmpfs"), Some("tmpfs"));
+        nix::mount::mount(none, &root, kind, MsFlags::empty(), None::<&str>)
+            .context("mounting a tmpfs for state")?;
+        Ok(Bundle { folder, root })
     }
 
     /// Compiles the floor.
