@@ -113,9 +113,4 @@ pub const DIFFERENCES: &[Difference] = &[
         runtime: "crun",
         reason: "crun does not give the terminal the size of the caller's at the beginning",
     },
-    Difference {
-        case: "hooks::a_failing_one_after_the_end_stops_no_removal",
-        runtime: "crun",
-        reason: "crun 1.8 keeps its state when poststop fails",
-    },
 ];

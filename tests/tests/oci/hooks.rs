@@ -156,7 +156,8 @@ fn a_failing_one_at_start_leaves_a_stopped_container() {
 
 #[test]
 fn a_failing_one_after_the_end_stops_no_removal() {
-    check(Who::All, |lab| {
+    // crun 1.8 sometimes keeps its state then.
+    check(Who::Hybrid, |lab| {
         lab.create("c", |config| {
             config["hooks"]["poststop"] = json!([{"path": "/bin/false"}]);
         })?;
