@@ -15,6 +15,8 @@ mod images;
 mod measure;
 /// `berth-oci` beside other OCI runtimes.
 mod oci;
+/// A pod beside podman's.
+mod pod;
 /// Writes the tables.
 mod report;
 
@@ -36,6 +38,11 @@ const BENCHES: &[Bench] = &[
         name: "images",
         what: "what pulling and unpacking an image costs",
         run: images::run,
+    },
+    Bench {
+        name: "pod",
+        what: "what a pod takes until it serves",
+        run: pod::run,
     },
 ];
 
