@@ -106,6 +106,8 @@ pub struct Init {
     pub caller: Option<OwnedFd>,
     /// The table that both sides run.
     pub table: &'static [Stage],
+    /// What the runtime said while something else was waited for.
+    pub early: Option<Message>,
 }
 
 impl Init {
@@ -131,6 +133,7 @@ impl Init {
             filter: creation.filter.clone(),
             caller: None,
             table: creation.table,
+            early: None,
         }
     }
 
@@ -158,12 +161,20 @@ impl Init {
     /// # Errors
     ///
     /// When it has gone: then nobody wants this container any more.
-    pub fn await_message(&self, wanted: Message) -> Result<(), StageError> {
-        let received = channel::receive(self.channel.as_fd())?;
-        match Message::read(&received) {
-            Some((message, _)) if message == wanted => Ok(()),
-            // Nobody is left to tell.
-            _ => process::exit_now(1),
+    pub fn await_message(&mut self, wanted: Message) -> Result<(), StageError> {
+        if self.early == Some(wanted) {
+            self.early = None;
+            return Ok(());
+        }
+        loop {
+            let received = channel::receive(self.channel.as_fd())?;
+            match Message::read(&received) {
+                Some((message, _)) if message == wanted => return Ok(()),
+                // The one word that comes while init may stand before a stage.
+                Some((Message::CgroupMade, _)) => self.early = Some(Message::CgroupMade),
+                // Nobody is left to tell.
+                _ => process::exit_now(1),
+            }
         }
     }
 
@@ -199,7 +210,7 @@ impl Init {
         }
     }
 
-    fn stop(&self, stage: &str) {
+    fn stop(&mut self, stage: &str) {
         let mut message = vec![Message::Stopped as u8];
         message.extend_from_slice(stage.as_bytes());
         if channel::send(self.channel.as_fd(), &message).is_ok() {

@@ -66,8 +66,9 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<Vec<u8>, SyscallError> {
                 message.truncate(length);
                 return Ok(message);
             }
-            // A closed peer with unread data answers so; it is an end like any other.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Vec::new()),
+            // A peer that closed with something unread: the kernel tells of that
+            // once, and first; what the peer had said is still to be read.
+            Err(rustix::io::Errno::CONNRESET) => {}
             Err(error) => {
                 return finish(Err(error), || format!("recv({})", socket.as_raw_fd()));
             }
