@@ -152,17 +152,13 @@ impl Filled {
         let Filled {
             ingest,
             diff_id,
-            written,
+            mut written,
         } = self;
         let store = &ingest.store;
         let directory = ingest.directory();
-        let below: Vec<PathBuf> = below
-            .iter()
-            .rev()
-            .map(|chain| store.layer_diff(chain))
-            .collect();
         if !(written.implied.is_empty() && written.borrowed.is_empty()) {
-            below::complete(&directory.join("diff"), &written, &below)?;
+            let below = store.visible_layers(below)?;
+            below::complete(&directory.join("diff"), &mut written, &below)?;
         }
         let record = LayerRecord {
             diff_id,
@@ -173,7 +169,9 @@ impl Filled {
         };
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::caused(ErrorKind::Os, "layer.json is not written", error))?;
-        disk::write_whole(&directory.join("layer.json"), &text)?;
+        // Not synced: a pull does that once, for all its files.
+        let file = directory.join("layer.json");
+        fs::write(&file, text).context(|| format!("{} is not written", file.display()))?;
         let layer = store.layer(&ingest.chain);
         fs::rename(&directory, &layer)
             .context(|| format!("the layer {} cannot be named", layer.display()))

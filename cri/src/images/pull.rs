@@ -184,26 +184,39 @@ pub(crate) async fn fetch_layers(
         };
         tasks.spawn(async move { (at, fetch.run().await) });
     }
-    let mut waiting: Vec<(usize, Filled)> = Vec::new();
+    // A layer that depends on lower ones gets its turn as soon as all of them
+    // are there, and not when all tasks have ended: one of those may be waiting
+    // for another pull that waits for this layer.
+    let mut ended: Vec<Option<Option<Filled>>> = plan.layers.iter().map(|_| None).collect();
+    let mut lowest = 0;
     while let Some(joined) = tasks.join_next().await {
         let (at, outcome) =
             joined.map_err(|error| Error::caused(ErrorKind::Os, "a layer's task ended", error))?;
-        if let Some(filled) = outcome? {
-            waiting.push((at, filled));
+        ended[at] = Some(outcome?);
+        while let Some(filled) = ended.get_mut(lowest).and_then(Option::take) {
+            if let Some(filled) = filled {
+                complete(plan, lowest, filled).await?;
+                LayerProgress::new(progress, &plan.layers[lowest]).report(LayerState::Done);
+            }
+            lowest += 1;
         }
     }
-    // What depends on lower layers gets its turn when all of them are there.
-    waiting.sort_by_key(|(at, _)| *at);
-    for (at, filled) in waiting {
-        let below: Vec<Digest> = plan.layers[..at]
-            .iter()
-            .map(|layer| layer.chain.clone())
-            .collect();
-        let progress = LayerProgress::new(progress, &plan.layers[at]);
-        in_thread(move || filled.commit(&below)).await?;
-        progress.report(LayerState::Done);
-    }
     Ok(())
+}
+
+/// Names a layer that had to wait for those below it.
+async fn complete(plan: &PullPlan, at: usize, filled: Filled) -> Result<(), Error> {
+    let layer = &plan.layers[at];
+    let below: Vec<Digest> = plan.layers[..at]
+        .iter()
+        .map(|layer| layer.chain.clone())
+        .collect();
+    let completed = in_thread(move || filled.commit(&below)).await;
+    completed.map_err(|error| not_stored(layer, error))
+}
+
+fn not_stored(layer: &LayerPlan, error: Error) -> Error {
+    error.within(format!("the layer {} was not stored", layer.blob.digest))
 }
 
 /// One layer's part of a pull.
@@ -229,12 +242,8 @@ impl LayerFetch {
             .acquire()
             .await
             .map_err(|error| Error::caused(ErrorKind::Os, "no turn to fetch a layer", error))?;
-        let filled = self.fill(ingest).await.map_err(|error| {
-            error.within(format!(
-                "the layer {} was not stored",
-                self.layer.blob.digest
-            ))
-        })?;
+        let filled = self.fill(ingest).await;
+        let filled = filled.map_err(|error| not_stored(&self.layer, error))?;
         if !filled.stands_alone() {
             return Ok(Some(filled));
         }

@@ -231,14 +231,7 @@ fn lower_directories(
         disk::ensure_private_directory(&empty)?;
         return Ok(vec![empty]);
     }
-    let mut lower = Vec::new();
-    for chain in layers.iter().rev() {
-        lower.push(store.layer_diff(chain));
-        if store.read_layer(chain)?.hides_all_below {
-            break;
-        }
-    }
-    Ok(lower)
+    store.visible_layers(layers)
 }
 
 fn mount_overlay(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> std::io::Result<()> {

@@ -144,6 +144,19 @@ impl Store {
         read_json(&self.layer(chain).join("layer.json"))
     }
 
+    /// The directories of layers, the nearest first, down to one that hides all
+    /// below it. `layers` begins with the lowest.
+    pub(crate) fn visible_layers(&self, layers: &[Digest]) -> Result<Vec<PathBuf>, Error> {
+        let mut visible = Vec::new();
+        for chain in layers.iter().rev() {
+            visible.push(self.layer_diff(chain));
+            if self.read_layer(chain)?.hides_all_below {
+                break;
+            }
+        }
+        Ok(visible)
+    }
+
     /// The bytes of a blob, checked against their name.
     pub(crate) fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let path = self.blob(digest);

@@ -1,80 +1,133 @@
 //! What a layer needs from the layers below it.
 //!
-//! Layers are unpacked side by side, each into a directory of its own. Two
+//! Layers are unpacked side by side, each into a directory of its own. Three
 //! things cannot be known that way and are put right once the lower layers are
 //! complete:
 //!
 //! - An archive may hold `tmp/file` and no entry for `tmp`. The directory made
 //!   for it would cover the lower `tmp` with a wrong owner and mode, so it takes
 //!   over what the nearest layer below says of it.
+//! - It may hold `lib/file` where a lower layer has the link `lib -> usr/lib`.
+//!   The directory would cover the link and all that is behind it, so the file
+//!   moves there (`settle.rs`).
 //! - A hard link may name a file of a lower layer. Overlayfs would copy that
 //!   file up before linking it; so does this.
+//!
+//! None of it touches another layer: this one's directory is named by its chain
+//! id, so it belongs to these lower layers and no others.
 
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::images::error::{Context, Error, ErrorKind};
-use crate::images::unpack::entry::{Attribute, Metadata, show, split};
-use crate::images::unpack::tree::{
-    Follows, Written, is_whiteout, open_below, set_file_metadata, set_metadata,
-};
+use crate::images::unpack::entry::{Attribute, EntryPath, Metadata, show, split};
+use crate::images::unpack::tree::{Follows, Written, open_below, set_file_metadata, set_metadata};
 
-/// Completes a layer from the directories below it, the nearest first.
+/// Where an implied directory belongs.
+mod settle;
+/// Lookups across layers.
+mod union;
+
+use settle::{Settling, keeping_time};
+use union::{Seen, Union, proc_path};
+
+/// Completes a layer from the directories below it, the nearest first. Next to
+/// the layer's directory a second one is made and deleted again.
 pub(crate) fn complete(
     directory: &Path,
-    written: &Written,
+    written: &mut Written,
+    below: &[PathBuf],
+) -> Result<(), Error> {
+    let aside = directory.with_file_name("aside");
+    fs::create_dir(&aside).context(|| format!("{} cannot be made", aside.display()))?;
+    let completed = complete_with(directory, &aside, written, below);
+    fs::remove_dir_all(&aside).context(|| format!("{} stays", aside.display()))?;
+    completed
+}
+
+fn complete_with(
+    directory: &Path,
+    aside: &Path,
+    written: &mut Written,
     below: &[PathBuf],
 ) -> Result<(), Error> {
     let layer = open_root(directory)?;
+    let aside = open_root(aside)?;
     let below: Vec<OwnedFd> = below
         .iter()
         .map(|path| open_root(path))
         .collect::<Result<_, _>>()?;
-    for (path, target) in &written.borrowed {
-        // Its first name may itself be a link that was borrowed before it.
-        let own = find(std::slice::from_ref(&layer), target);
-        let lower = || find(&below, target);
-        let source = match own.context(|| show(target))? {
-            Some(source) => Some(source),
-            None => lower().context(|| show(target))?,
-        };
-        let failed = || {
-            format!(
-                "{} is a hard link to {}, which no layer has",
-                show(path),
-                show(target)
-            )
-        };
-        let Some((source, stat)) = source else {
-            return Err(Error::new(ErrorKind::Corrupt, failed()));
-        };
-        copy_up(&layer, path, &source, &stat).context(failed)?;
-    }
-    // Upper directories come first in the list, but a change of a directory's
-    // owner does not touch the one above it, so any order would do.
+    let below: Vec<BorrowedFd<'_>> = below.iter().map(AsFd::as_fd).collect();
+    let mut settling = Settling {
+        layer: layer.as_fd(),
+        below: Union {
+            layers: below.clone(),
+        },
+        aside: aside.as_fd(),
+        implied: implied_inodes(&layer, &written.implied)?,
+        order: &written.order,
+        moved: 0,
+        hides_all_below: written.hides_all_below,
+    };
     for path in &written.implied {
-        let failed = || format!("the owner and mode of {} are not set", show(path));
-        let found = find(&below, path).context(failed)?;
-        if let Some((source, stat)) = found
-            && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-        {
-            let metadata = read_metadata(&source, &stat).context(failed)?;
-            let made = open_below(
-                layer.as_fd(),
-                path,
-                OFlags::PATH | OFlags::DIRECTORY,
-                Mode::empty(),
-            );
-            let made = made.context(failed)?;
-            set_metadata(made.as_fd(), b".", &metadata, Follows::Nothing).context(failed)?;
+        let failed = || format!("the directory {} has no place", show(path));
+        settling.settle(path).or_else(unless_no_directory(failed))?;
+    }
+    for (path, target) in &written.borrowed {
+        let failed = || format!("{} is a hard link to {}", show(path), show(target));
+        let parent = settling.settle(split(path).0);
+        let parent = parent.or_else(unless_no_directory(failed))?;
+        let parent = settling.open(&parent).context(failed)?;
+        let mut layers = vec![layer.as_fd()];
+        if !settling.hides_all_below {
+            layers.extend(&below);
+        }
+        let Some(source) = (Union { layers }).resolve(target).context(failed)? else {
+            let failed = failed() + ", which no layer has";
+            return Err(Error::new(ErrorKind::Corrupt, failed));
+        };
+        keeping_time(&parent, || {
+            link_or_copy(&layer, &parent, split(path).1, &source)
+        })
+        .context(failed)?;
+    }
+    written.hides_all_below = settling.hides_all_below;
+    Ok(())
+}
+
+/// That a path leads through a file or in a circle is the image's fault.
+fn unless_no_directory<T>(what: impl Fn() -> String) -> impl Fn(Errno) -> Result<T, Error> {
+    move |error| match error {
+        Errno::NOTDIR | Errno::LOOP => Err(Error::caused(
+            ErrorKind::Corrupt,
+            what(),
+            io::Error::from(error),
+        )),
+        error => Err(error).context(&what),
+    }
+}
+
+/// The inode numbers of the implied directories. One that another entry has
+/// replaced since has none.
+fn implied_inodes(layer: &OwnedFd, implied: &[EntryPath]) -> Result<HashSet<u64>, Error> {
+    let mut inodes = HashSet::with_capacity(implied.len());
+    for path in implied {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        match open_below(layer.as_fd(), path, flags).and_then(|found| rustix::fs::fstat(&found)) {
+            Ok(stat) => {
+                inodes.insert(stat.st_ino);
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(error) => return Err(error).context(|| show(path)),
         }
     }
-    Ok(())
+    Ok(inodes)
 }
 
 fn open_root(path: &Path) -> Result<OwnedFd, Error> {
@@ -83,74 +136,37 @@ fn open_root(path: &Path) -> Result<OwnedFd, Error> {
         .context(|| format!("{} cannot be opened", path.display()))
 }
 
-/// Looks a path up as the overlay of these layers would.
-fn find(layers: &[OwnedFd], path: &[u8]) -> Result<Option<(OwnedFd, Stat)>, Errno> {
-    for layer in layers {
-        match open_below(
-            layer.as_fd(),
-            path,
-            OFlags::PATH | OFlags::NOFOLLOW,
-            Mode::empty(),
-        ) {
-            Ok(found) => {
-                let stat = rustix::fs::fstat(&found)?;
-                return Ok((!is_whiteout(&stat)).then_some((found, stat)));
-            }
-            Err(Errno::NOENT) if !covers(layer, path)? => {}
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(error),
-        }
+/// Gives a file of this layer a second name, or copies one of a lower layer.
+fn link_or_copy(layer: &OwnedFd, parent: &OwnedFd, name: &[u8], source: &Seen) -> io::Result<()> {
+    if source.layer > 0 {
+        return copy_up(parent, name, source);
     }
-    Ok(None)
+    let (directory, source_name) = split(&source.path);
+    let (directory, _) = union::look_in(layer.as_fd(), directory)?;
+    let linked = rustix::fs::linkat(&directory, source_name, parent, name, AtFlags::empty());
+    Ok(linked?)
 }
 
-/// Whether a layer hides what those below have at a path, by a directory above
-/// it that is opaque or gone.
-fn covers(layer: &OwnedFd, path: &[u8]) -> Result<bool, Errno> {
-    let mut above = split(path).0;
-    while !above.is_empty() {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        match open_below(layer.as_fd(), above, flags, Mode::empty()) {
-            Ok(found) => {
-                let stat = rustix::fs::fstat(&found)?;
-                return Ok(is_whiteout(&stat) || is_opaque(&found));
-            }
-            Err(Errno::NOENT) => above = split(above).0,
-            Err(Errno::NOTDIR) => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
-fn is_opaque(directory: &OwnedFd) -> bool {
-    let mut value = [0; 1];
-    let path = proc_path(directory);
-    rustix::fs::getxattr(path, "trusted.overlay.opaque", &mut value[..]).is_ok() && value == *b"y"
-}
-
-fn copy_up(layer: &OwnedFd, path: &[u8], source: &OwnedFd, stat: &Stat) -> io::Result<()> {
-    let (directory, name) = split(path);
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let parent = open_below(layer.as_fd(), directory, flags, Mode::empty())?;
-    let metadata = read_metadata(source, stat)?;
-    match FileType::from_raw_mode(stat.st_mode) {
+fn copy_up(parent: &OwnedFd, name: &[u8], source: &Seen) -> io::Result<()> {
+    let metadata = read_metadata(&source.file, &source.stat)?;
+    match source.kind() {
         FileType::RegularFile => {
-            let mut from = File::open(proc_path(source))?;
+            let mut from = File::open(proc_path(&source.file))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let to = rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)?;
+            let to = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?;
             let mut to = File::from(to);
             io::copy(&mut from, &mut to)?;
             set_file_metadata(&to, &metadata)?;
         }
         FileType::Symlink => {
-            let target = rustix::fs::readlinkat(source, "", Vec::new())?;
-            rustix::fs::symlinkat(target, &parent, name)?;
+            let target = union::read_link(&source.file)?;
+            rustix::fs::symlinkat(target.as_slice(), parent, name)?;
             set_metadata(parent.as_fd(), name, &metadata, Follows::Link)?;
         }
         FileType::Directory => return Err(Errno::ISDIR.into()),
         kind => {
-            rustix::fs::mknodat(&parent, name, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev)?;
+            let device = source.stat.st_rdev;
+            rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)?;
             set_metadata(parent.as_fd(), name, &metadata, Follows::Nothing)?;
         }
     }
@@ -192,8 +208,4 @@ fn read_attributes(source: &OwnedFd, stat: &Stat) -> Result<Vec<Attribute>, Errn
         attributes.push((name.to_vec(), value[..count].to_vec()));
     }
     Ok(attributes)
-}
-
-fn proc_path(descriptor: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }

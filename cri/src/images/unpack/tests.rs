@@ -293,10 +293,10 @@ fn what_a_layer_leaves_open_is_completed_from_below() {
         .file("tmp/new/file", "x")
         .hard_link("alias", "program")
         .hard_link("other", "name");
-    let written = upper.unpack(archive).unwrap();
+    let mut written = upper.unpack(archive).unwrap();
     let implied: Vec<&[u8]> = written.implied.iter().map(Vec::as_slice).collect();
     assert_eq!(implied, [&b"tmp"[..], b"tmp/new"]);
-    below::complete(&upper.layer(), &written, &[lower.layer()]).unwrap();
+    below::complete(&upper.layer(), &mut written, &[lower.layer()]).unwrap();
     let tmp = fs::metadata(upper.layer().join("tmp")).unwrap();
     assert_eq!(tmp.mode() & 0o7777, 0o1777);
     assert_eq!(upper.read("alias"), "of the lower layer");
@@ -307,9 +307,13 @@ fn what_a_layer_leaves_open_is_completed_from_below() {
         .unpack(Archive::default().file(".wh.program", ""))
         .unwrap();
     let again = Sandbox::new();
-    let written = again
+    let mut written = again
         .unpack(Archive::default().hard_link("alias", "program"))
         .unwrap();
-    let error = below::complete(&again.layer(), &written, &[hidden.layer(), lower.layer()]);
+    let error = below::complete(
+        &again.layer(),
+        &mut written,
+        &[hidden.layer(), lower.layer()],
+    );
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
 }

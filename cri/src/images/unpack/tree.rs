@@ -13,7 +13,7 @@
 //! Archives list a directory's files one after the other, so the last
 //! directory's descriptor is kept and most entries need no lookup at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -38,6 +38,9 @@ pub(crate) struct Written {
     /// Directories that had to be made without an entry of their own, upper
     /// ones first. Their owner and mode are those of a layer below.
     pub(crate) implied: Vec<EntryPath>,
+    /// When each entry came, as far as that matters: from the first implied
+    /// directory on.
+    pub(crate) order: HashMap<EntryPath, u64>,
     /// Hard links to files that a layer below must have.
     pub(crate) borrowed: Vec<(EntryPath, EntryPath)>,
     /// Whether the layers below are hidden altogether.
@@ -55,6 +58,8 @@ pub(crate) struct Tree {
     /// Whether something was removed since, so that `parent` may be out of date.
     replaced: bool,
     implied: BTreeSet<EntryPath>,
+    order: HashMap<EntryPath, u64>,
+    entries: u64,
     borrowed: Vec<(EntryPath, EntryPath)>,
     /// What making a file in a directory would change, so it is set at the end.
     modified: BTreeMap<EntryPath, (i64, i64)>,
@@ -66,8 +71,8 @@ pub(crate) struct Tree {
 }
 
 /// Links in a path that lead to links: the kernel's own limit.
-const MOST_LINKS: u32 = 40;
-const OPAQUE: &str = "trusted.overlay.opaque";
+pub(crate) const MOST_LINKS: u32 = 40;
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 const BUFFER_BYTES: usize = 256 * 1024;
 
 impl Tree {
@@ -81,6 +86,8 @@ impl Tree {
             parent: None,
             replaced: false,
             implied: BTreeSet::new(),
+            order: HashMap::new(),
+            entries: 0,
             borrowed: Vec::new(),
             modified: BTreeMap::new(),
             hides_all_below: false,
@@ -99,8 +106,16 @@ impl Tree {
                 path,
                 node,
                 metadata,
-            } => self.make(&path, node, &metadata, content),
-            Change::HardLink { path, target } => self.make_hard_link(path, target),
+            } => {
+                self.make(&path, node, &metadata, content)?;
+                self.note_order(path);
+                Ok(())
+            }
+            Change::HardLink { path, target } => {
+                self.make_hard_link(&path, target)?;
+                self.note_order(path);
+                Ok(())
+            }
             Change::Whiteout { path } => self.make_whiteout(&path),
             Change::Opaque { directory } => self.make_opaque(&directory),
         }
@@ -109,12 +124,9 @@ impl Tree {
     /// Sets the directories' times, now that nothing is made in them any more.
     pub(crate) fn finish(mut self) -> Result<Written, Error> {
         for (path, modified) in std::mem::take(&mut self.modified) {
-            let set = self.open_directory(&path).and_then(|directory| {
-                let times = timestamps(modified);
-                rustix::fs::utimensat(&directory, "", &times, AtFlags::EMPTY_PATH)
-                    // Before Linux 5.8 the call wants a name.
-                    .or_else(|_| rustix::fs::utimensat(&directory, ".", &times, AtFlags::empty()))
-            });
+            let set = self
+                .open_directory(&path)
+                .and_then(|directory| set_modified(&directory, modified));
             match set {
                 // Something else took its place later in the archive.
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -125,10 +137,20 @@ impl Tree {
             bytes: self.bytes,
             inodes: self.inodes,
             implied: self.implied.into_iter().collect(),
+            order: self.order,
             borrowed: self.borrowed,
             hides_all_below: self.hides_all_below,
             describes_root: self.describes_root,
         })
+    }
+
+    /// Two entries can end at one place once the implied directories are where
+    /// they belong; then it matters which came last.
+    fn note_order(&mut self, path: EntryPath) {
+        self.entries += 1;
+        if !self.implied.is_empty() {
+            self.order.insert(path, self.entries);
+        }
     }
 
     fn make(
@@ -245,10 +267,10 @@ impl Tree {
         Ok(())
     }
 
-    fn make_hard_link(&mut self, path: EntryPath, target: EntryPath) -> Result<(), Error> {
-        let (directory, name) = split(&path);
+    fn make_hard_link(&mut self, path: &[u8], target: EntryPath) -> Result<(), Error> {
+        let (directory, name) = split(path);
         let (target_directory, target_name) = split(&target);
-        let of = || format!("{} is a hard link to {}", show(&path), show(&target));
+        let of = || format!("{} is a hard link to {}", show(path), show(&target));
         if path.is_empty() || target.is_empty() {
             return Err(Error::new(ErrorKind::Corrupt, of()));
         }
@@ -272,7 +294,7 @@ impl Tree {
             // The first name is in a layer below; it is looked up once those
             // are complete.
             Err(Errno::NOENT) => {
-                self.borrowed.push((path, target));
+                self.borrowed.push((path.to_vec(), target));
                 Ok(())
             }
             Err(error) => Err(error).context(of),
@@ -286,7 +308,11 @@ impl Tree {
         let hidden = match make_whiteout_at(self.parent(), name) {
             // A whiteout speaks of the layers below, so what this layer has
             // itself stays; a directory shows none of what was there before.
-            Err(Errno::EXIST) => self.hide_below(name),
+            Err(Errno::EXIST) => {
+                // Then the directory stands for no lower one.
+                self.implied.remove(path);
+                self.hide_below(name)
+            }
             made => made.map(|()| self.inodes += 1),
         };
         hidden.context(|| format!("{} cannot be hidden", show(path)))
@@ -344,7 +370,8 @@ impl Tree {
             return Ok(());
         }
         let opened = match self.open_directory(directory) {
-            Err(Errno::NOENT) => {
+            // Absent, or hidden: a whiteout is no directory.
+            Err(Errno::NOENT | Errno::NOTDIR) => {
                 self.imply(directory, MOST_LINKS)?;
                 self.open_directory(directory)
             }
@@ -366,12 +393,7 @@ impl Tree {
     }
 
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        open_below(
-            self.root.as_fd(),
-            path,
-            OFlags::PATH | OFlags::DIRECTORY,
-            Mode::empty(),
-        )
+        open_below(self.root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
     /// Makes a directory that the archive uses without having listed it.
@@ -391,6 +413,11 @@ impl Tree {
             // A link to a directory that this layer does not have: it is made
             // where the link leads, as the container will see it.
             Err(Errno::EXIST) => {
+                let there = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW);
+                if is_whiteout(&there.context(failed)?) {
+                    self.replaced = true;
+                    return make_opaque_directory(parent.as_fd(), name).context(failed);
+                }
                 let link = rustix::fs::readlinkat(&parent, name, Vec::new()).context(failed)?;
                 let target = link.as_bytes();
                 let joined = match target.starts_with(b"/") {
@@ -414,12 +441,21 @@ pub(crate) fn open_below(
     root: BorrowedFd<'_>,
     path: &[u8],
     flags: OFlags,
-    mode: Mode,
+) -> Result<OwnedFd, Errno> {
+    open_resolving(root, path, flags, ResolveFlags::NO_MAGICLINKS)
+}
+
+/// As [`open_below`], with a further word on what the lookup may follow.
+pub(crate) fn open_resolving(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    follows: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let (flags, resolve) = (flags | OFlags::CLOEXEC, ResolveFlags::IN_ROOT | follows);
     loop {
-        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
             // The kernel could not rule out a rename during the lookup of "..".
             Err(Errno::AGAIN) => {}
             opened => return opened,
@@ -440,6 +476,14 @@ fn clamp_path(raw: &[u8]) -> EntryPath {
         }
     }
     parts.join(&b'/')
+}
+
+/// Makes a directory in place of a whiteout: what is below stays hidden.
+pub(crate) fn make_opaque_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
+    set_attribute(parent, name, OPAQUE.as_bytes(), b"y")
 }
 
 /// Makes a whiteout under a name that is free.
@@ -466,18 +510,23 @@ fn remove_at(parent: BorrowedFd<'_>, name: &[u8], depth: u32) -> Result<(), Errn
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    for name in names_in(&directory)? {
+        remove_at(directory.as_fd(), &name, depth + 1)?;
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// The names in a directory that was opened for reading.
+pub(crate) fn names_in(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&directory)? {
+    for entry in rustix::fs::Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             names.push(name.to_vec());
         }
     }
-    for name in names {
-        remove_at(directory.as_fd(), &name, depth + 1)?;
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+    Ok(names)
 }
 
 /// What is done to a link itself: it has an owner and a time, but no mode.
@@ -546,7 +595,7 @@ fn unless_foreign(error: Errno) -> Result<(), Errno> {
 /// There is no call that sets an attribute below a descriptor without opening
 /// the file, which for a device or a fifo has effects. `/proc/self/fd/N/NAME`
 /// names it all the same, and `lsetxattr(2)` does not follow the last part.
-fn set_attribute(
+pub(crate) fn set_attribute(
     parent: BorrowedFd<'_>,
     name: &[u8],
     attribute: &[u8],
@@ -555,6 +604,14 @@ fn set_attribute(
     let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())
+}
+
+/// Sets when a directory was changed.
+pub(crate) fn set_modified(directory: &OwnedFd, modified: (i64, i64)) -> Result<(), Errno> {
+    let times = timestamps(modified);
+    rustix::fs::utimensat(directory, "", &times, AtFlags::EMPTY_PATH)
+        // Before Linux 5.8 the call wants a name.
+        .or_else(|_| rustix::fs::utimensat(directory, ".", &times, AtFlags::empty()))
 }
 
 fn timestamps((seconds, nanoseconds): (i64, i64)) -> Timestamps {
