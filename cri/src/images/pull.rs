@@ -370,6 +370,23 @@ pub(crate) fn put_image(
     references: Vec<String>,
     repository: Option<&str>,
 ) -> Result<Record, Error> {
+    let layers: Vec<Digest> = plan
+        .layers
+        .iter()
+        .map(|layer| layer.chain.clone())
+        .collect();
+    // What the index names survives a power cut. Layers that it names already
+    // have been synced.
+    let index = store.read_index()?;
+    let is_named = |chain| {
+        index
+            .images
+            .iter()
+            .any(|image| image.layers.contains(chain))
+    };
+    if !layers.iter().all(is_named) {
+        store.sync()?;
+    }
     let mut locked = store.lock_index()?;
     store.write_blob(&locked, &plan.config)?;
     let mut size_bytes = plan.config.len() as u64;
@@ -379,11 +396,6 @@ pub(crate) fn put_image(
         size_bytes += manifest.len() as u64;
         digests.extend(repository.map(|repository| format!("{repository}@{digest}")));
     }
-    let layers: Vec<Digest> = plan
-        .layers
-        .iter()
-        .map(|layer| layer.chain.clone())
-        .collect();
     for chain in &layers {
         size_bytes += store.read_layer(chain)?.bytes;
     }

@@ -104,8 +104,45 @@ impl Store {
             disk::ensure_private_directory(&store.images.join(folder))?;
         }
         disk::ensure_private_directory(&store.snapshots)?;
+        store.distrust_other_boots()?;
         store.sweep()?;
         Ok(store)
+    }
+
+    /// A layer is trusted because it has a name in `layers/`, but only once an
+    /// image was put into the index, its files are known to be on the disk. If
+    /// the power failed in between, the name may lead to empty files. So the
+    /// first opening after a boot gives up every layer that no image or
+    /// container needs.
+    fn distrust_other_boots(&self) -> Result<(), Error> {
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read(path).context(|| format!("{} cannot be read", path.display()))?;
+        let seen = self.images.join("boot");
+        let is_seen = || fs::read(&seen).is_ok_and(|seen| seen == boot);
+        if is_seen() {
+            return Ok(());
+        }
+        let locked = self.lock_index()?;
+        // Somebody may have done it while we waited.
+        if is_seen() {
+            return Ok(());
+        }
+        self.remove_dead_leases()?;
+        let freed = self.collect(&locked)?;
+        disk::write_whole(&seen, &boot)?;
+        drop(locked);
+        freed.delete();
+        Ok(())
+    }
+
+    fn remove_dead_leases(&self) -> Result<(), Error> {
+        let leases = self.images.join("leases");
+        for name in names_in(&leases)? {
+            if let Some(_held) = disk::try_lock(&leases.join(&name))? {
+                remove_file(&leases.join(&name))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
@@ -199,6 +236,17 @@ impl Store {
             disk::write_whole(&path, bytes)?;
         }
         Ok(digest)
+    }
+
+    /// Brings everything to the disk that was written so far. Slow, so it comes
+    /// before any lock is taken.
+    ///
+    /// One `syncfs(2)` for a whole pull instead of an `fsync(2)` for each file:
+    /// the kernel writes all of it in the order that suits the disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        let failed = || format!("{} is not brought to the disk", self.images.display());
+        let directory = File::open(&self.images).context(failed)?;
+        rustix::fs::syncfs(&directory).context(failed)
     }
 
     /// Keeps layers, present or to come, from being deleted.
@@ -343,12 +391,7 @@ impl Store {
                 remove_file(&ingest.join(&name))?;
             }
         }
-        let leases = self.images.join("leases");
-        for name in names_in(&leases)? {
-            if let Some(_held) = disk::try_lock(&leases.join(&name))? {
-                remove_file(&leases.join(&name))?;
-            }
-        }
+        self.remove_dead_leases()?;
         for folder in ["", "blobs/sha256"] {
             let folder = self.images.join(folder);
             for name in names_in(&folder)? {

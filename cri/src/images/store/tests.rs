@@ -75,6 +75,36 @@ fn an_opening_deletes_what_has_no_holder_and_leaves_the_rest() {
 }
 
 #[test]
+fn after_a_boot_only_layers_with_a_use_are_trusted() {
+    let (directory, store) = store();
+    let boot = directory.path().join("images/boot");
+    let idle = put_layer(&store, "idle");
+    Store::open(directory.path()).unwrap();
+    assert!(store.has_layer(&idle), "this boot's own");
+    let named = put_layer(&store, "named");
+    let mut locked = store.lock_index().unwrap();
+    locked.index.put(Record {
+        id: Digest::of(b"image"),
+        references: Vec::new(),
+        digests: Vec::new(),
+        layers: vec![named.clone()],
+        size_bytes: 0,
+        stored_at: jiff::Timestamp::UNIX_EPOCH,
+    });
+    store.write_index(&locked).unwrap();
+    drop(locked);
+    // A lease without a holder was that boot's.
+    let lease = directory.path().join("images/leases/1-1-1");
+    fs::write(lease, serde_json::to_vec(&[&idle]).unwrap()).unwrap();
+    let this_boot = fs::read(&boot).unwrap();
+    fs::write(&boot, "another").unwrap();
+    Store::open(directory.path()).unwrap();
+    assert!(!store.layer(&idle).exists());
+    assert!(store.has_layer(&named));
+    assert_eq!(fs::read(&boot).unwrap(), this_boot);
+}
+
+#[test]
 fn a_blob_that_changed_on_disk_is_not_read() {
     let (_directory, store) = store();
     let locked = store.lock_index().unwrap();
