@@ -11,6 +11,7 @@
 //!
 //! ```text
 //! images/index.json          which names mean which image
+//! images/boot                the boot in which the store was opened last
 //! images/index.lock          held while the index or what it names changes
 //! images/blobs/sha256/HEX    manifests and configurations
 //! images/layers/HEX/         one unpacked layer, HEX being its chain id

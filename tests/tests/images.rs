@@ -9,6 +9,8 @@ mod images {
     mod crash;
     /// A store in a directory of its own.
     mod fixture;
+    /// Files whose directory only a lower layer describes.
+    mod implied;
     /// Archives.
     mod import;
     /// Registries that are gone, wrong, slow, cut off or wary.

@@ -317,3 +317,25 @@ fn what_a_layer_leaves_open_is_completed_from_below() {
     );
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+#[test]
+fn what_an_opaque_directory_hides_is_no_file_to_link() {
+    let lower = Sandbox::new();
+    fs::create_dir_all(lower.layer().join("a/b")).unwrap();
+    fs::write(lower.layer().join("a/b/hidden"), "x").unwrap();
+    let middle = Sandbox::new();
+    let archive = Archive::default()
+        .directory("a")
+        .file("a/.wh..wh..opq", "")
+        .directory("a/b")
+        .file("a/b/shown", "y");
+    middle.unpack(archive).unwrap();
+    let below = [middle.layer(), lower.layer()];
+    for (name, is_there) in [("a/b/shown", true), ("a/b/hidden", false)] {
+        let upper = Sandbox::new();
+        let archive = Archive::default().hard_link("alias", name);
+        let mut written = upper.unpack(archive).unwrap();
+        let completed = below::complete(&upper.layer(), &mut written, &below);
+        assert_eq!(completed.is_ok(), is_there, "{name}");
+    }
+}
