@@ -59,6 +59,9 @@ use life::{FAR_FUTURE, Life};
 use order::Order;
 use status::{End, Known};
 
+/// The reason of a pod that failed because the node did not do what was asked of it.
+pub const NODE_FAILED: &str = "NodeFailed";
+
 /// How often directories with a limit are measured.
 const USAGE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -86,13 +89,12 @@ pub enum WorkerError {
         reason: String,
     },
     /// The node did not answer a call that the worker cannot do without.
-    #[error("the node did not {action}")]
+    #[error("the node did not {action}: {}", status.message())]
     Node {
         /// What was asked.
         action: &'static str,
-        /// Its answer.
-        #[source]
-        source: Box<tonic::Status>,
+        /// Its answer. Its own text names gRPC's code, which says nothing to a reader.
+        status: Box<tonic::Status>,
     },
     /// A file of the pod's could not be written.
     #[error("{} was not written", path.display())]
@@ -297,6 +299,11 @@ impl PodWorker {
             }
         });
         let removed = leftover(pod, removed.await);
+        // Who only looks at the status learns it too.
+        let end = match &lived {
+            Err(error) if end.reason.is_none() => ended(NODE_FAILED, life::chain(error)),
+            _ => end,
+        };
         life.board.update(|known| {
             known.sandbox_ready = false;
             known.end = Some(end);

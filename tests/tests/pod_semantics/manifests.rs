@@ -110,6 +110,28 @@ spec:
 #[test]
 fn mistakes_are_all_named_by_line_and_nothing_is_made() {
     let world = World::new();
+    // What cannot be read comes first, then what is read and cannot be.
+    let message = world.refused(
+        r"apiVersion: v1
+kind: Pod
+metadata: {name: wrong}
+spec:
+  containers:
+  - name: main
+    image: busybox
+    comand: [sh]
+    resources: {limits: {memory: lots}}
+",
+    );
+    for part in [
+        "run.yaml:8:",
+        "comand",
+        "did you mean command?",
+        "run.yaml:9:",
+        "lots",
+    ] {
+        assert!(message.contains(part), "{part} is not named:\n{message}");
+    }
     let message = world.refused(
         r"apiVersion: v1
 kind: Pod
@@ -119,21 +141,16 @@ spec:
   containers:
   - name: main
     image: busybox
-    comand: [sh]
     volumeMounts: [{name: nowhere, mountPath: /x}]
-  - name: main
-    image: busybox
-    resources: {limits: {memory: lots}}
+  - {name: main, image: busybox}
 ",
     );
     for part in [
-        "comand",
-        "command",
-        ":9",
+        "run.yaml:5:",
         "Sometimes",
+        "run.yaml:9:",
         "nowhere",
-        "lots",
-        "main",
+        "run.yaml:10:",
     ] {
         assert!(message.contains(part), "{part} is not named:\n{message}");
     }
@@ -147,7 +164,7 @@ spec:
         "a: [\n",
         "apiVersion: v1\nkind: Ship\nmetadata: {name: a}\n",
     ] {
-        world.refused(text);
+        assert!(world.refused(text).contains("run.yaml"), "{text:?}");
     }
     let ended = world.run(
         r"

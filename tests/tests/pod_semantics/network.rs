@@ -25,7 +25,7 @@ spec:
     ports:
     - {containerPort: 7000, hostPort: 7001}
     - {containerPort: 7000, hostPort: 7002, hostIP: 127.0.0.1}
-    - {containerPort: 7000, hostPort: 7003, hostIP: '::1'}
+    - {containerPort: 7000, hostPort: 7003, hostIP: '2001:db8::7'}
     - {containerPort: 7100, hostPort: 7101, protocol: UDP}
   - name: echo
     image: busybox
@@ -70,10 +70,11 @@ fn ask_udp(world: &World, address: &str) -> bool {
 fn ports_lead_to_the_pod_by_both_families_and_protocols() {
     let world = World::new();
     let addresses = [
-        "link add outside type dummy",
+        "link add outside type bridge",
         "link set outside up",
         "addr add 192.0.2.7/24 dev outside",
         "-6 addr add 2001:db8::7/64 dev outside nodad",
+        "-6 addr add 2001:db8::8/64 dev outside nodad",
     ];
     for words in addresses {
         assert!(
@@ -90,28 +91,24 @@ fn ports_lead_to_the_pod_by_both_families_and_protocols() {
     let answer = Some("tcp answers\n".to_owned());
     for address in [
         "127.0.0.1:7001",
-        "[::1]:7001",
         "192.0.2.7:7001",
         "[2001:db8::7]:7001",
         "127.0.0.1:7002",
-        "[::1]:7003",
+        "[2001:db8::7]:7003",
     ] {
         assert_eq!(ask(&world, address), answer, "{address}");
     }
     for address in [
         "192.0.2.7:7002",
-        "[2001:db8::7]:7003",
+        "[2001:db8::8]:7003",
+        // The kernel cannot lead what is sent to ::1 anywhere else.
+        "[::1]:7001",
         "127.0.0.1:7101",
         "127.0.0.1:7000",
     ] {
         assert_eq!(ask(&world, address), None, "{address}");
     }
-    for address in [
-        "127.0.0.1:7101",
-        "192.0.2.7:7101",
-        "[::1]:7101",
-        "[2001:db8::7]:7101",
-    ] {
+    for address in ["127.0.0.1:7101", "192.0.2.7:7101", "[2001:db8::7]:7101"] {
         assert!(ask_udp(&world, address), "{address}");
     }
     let table = world.machine.berth(&["ps"]).unwrap();
@@ -119,6 +116,12 @@ fn ports_lead_to_the_pod_by_both_families_and_protocols() {
         table.contains("127.0.0.1:7002->7000/tcp") && table.contains("7101->7100/udp"),
         "{table}"
     );
+    let message = world.refused(
+        &SERVER
+            .replace("name: ports", "name: loop")
+            .replace("2001:db8::7", "::1"),
+    );
+    assert!(message.contains("[::1]:7003/tcp"), "{message}");
     // A port that is taken is an error, and the first pod keeps it.
     let message = world.refused(&SERVER.replace("name: ports", "name: second"));
     assert!(message.contains("7001"), "{message}");

@@ -3,7 +3,7 @@ use super::world::{World, assert_lines, container, holds};
 #[test]
 fn startup_holds_back_liveness_restarts_and_readiness_is_told() {
     let world = World::new();
-    world.detach(
+    let _running = world.start(
         r"
 apiVersion: v1
 kind: Pod
@@ -51,7 +51,7 @@ spec:
 #[test]
 fn http_tcp_and_grpc_probes_ask_the_pod_s_address() {
     let world = World::new();
-    world.detach(
+    let _running = world.start(
         r"
 apiVersion: v1
 kind: Pod
@@ -163,6 +163,6 @@ spec:
 ",
     );
     assert_ne!(ended.code, Some(0), "{ended:#?}");
-    assert!(ended.stderr.contains("postStart"), "{ended:#?}");
+    assert!(ended.stderr.contains("PostStartHook failed"), "{ended:#?}");
     world.end();
 }

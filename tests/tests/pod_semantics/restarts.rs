@@ -3,7 +3,7 @@ use super::world::{World, assert_lines, container};
 #[test]
 fn a_container_that_fails_is_started_again_at_once_and_then_waits() {
     let world = World::new();
-    world.detach(
+    let _running = world.start(
         r"
 apiVersion: v1
 kind: Pod
@@ -13,7 +13,6 @@ spec:
   containers:
   - {name: main, image: busybox, command: [sh, -c, 'sleep 0.3; echo last words > /dev/termination-log; exit 3']}
   - {name: done, image: busybox, command: [sh, -c, 'sleep 0.3'], restartPolicy: OnFailure}
-  - {name: missing, image: busybox, command: [no-such-program]}
 ",
     );
     let status = world.status_when("crash", "in its back-off", |status| {
@@ -64,7 +63,8 @@ spec:
     };
     assert_lines(&world.succeeds(&pod("OnFailure")), &["try 1", "try 2"]);
     let ended = world.run(&pod("Never"));
-    assert_eq!(ended.code, Some(5), "{ended:#?}");
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("main ended with 5"), "{ended:#?}");
     assert!(!ended.stdout.contains("try 2"), "{ended:#?}");
     world.end();
 }

@@ -93,7 +93,7 @@ impl World {
         let deadline = Instant::now() + LIMIT;
         loop {
             let status = self.status(pod);
-            if question(&status) {
+            if !status.is_null() && question(&status) {
                 return status;
             }
             assert!(Instant::now() < deadline, "never {what}: {status:#}");

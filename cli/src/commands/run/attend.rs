@@ -92,7 +92,7 @@ pub async fn attend(settings: &Settings, attendance: Attendance) -> Result<PodSt
     };
     config.changes = changes;
     let objects = PodObjects::new(request.config_maps, request.secrets);
-    let worker = PodWorker::new(service, config, objects);
+    let worker = PodWorker::new(Arc::clone(&service), config, objects);
     let (inner, mut seen) = mpsc::unbounded_channel();
     let observer = Arc::new(Reporter(inner));
     // The status is written down here, not in the worker's task.
@@ -109,8 +109,16 @@ pub async fn attend(settings: &Settings, attendance: Attendance) -> Result<PodSt
     let running = worker.run(request.pod, orders, observer);
     let (outcome, ()) = tokio::join!(running, noting);
     let status = outcome.context(attempt);
-    // After a failure the files stay, so that `berth rm` knows what there was.
-    if request.remove && status.is_ok() {
+    // After a failure the files stay, so that `berth rm` knows what there was; but
+    // a pod that is refused before anything is made leaves nothing to know.
+    let nothing_left = match &status {
+        Ok(_) => request.remove,
+        Err(_) => !observe_pods(service.as_ref())
+            .await?
+            .iter()
+            .any(|pod| pod.namespace() == namespace && pod.name() == name),
+    };
+    if nothing_left {
         files.remove()?;
     }
     status

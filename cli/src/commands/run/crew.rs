@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_cri::service::CriService;
 use berth_scheduler::pod::events::{EventKind, PodEvent};
+use berth_scheduler::pod::worker::NODE_FAILED;
 use berth_scheduler::pod::worker::WorkerCommand;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -17,7 +18,7 @@ use super::audience::Audience;
 use super::objects::{job_pod, plan_job};
 use super::outcome::{Progress, ports, progress, start_failure_code, why_failed};
 use crate::commands::rm::remove_by_name;
-use crate::error::{Error, Result};
+use crate::error::{ENGINE_FAILED, Error, Result};
 use crate::objects::title;
 use crate::screen::write_elapsed;
 use crate::settings::Settings;
@@ -37,7 +38,7 @@ pub enum Urgency {
 /// What becomes of a pod that will not start without somebody's help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// It is tried again and again, as on a cluster.
+    /// What may heal is tried again and again, as on a cluster.
     Endless,
     /// It is stopped, and the run has failed.
     None,
@@ -83,6 +84,8 @@ pub struct Ended {
     pub statuses: Vec<PodStatus>,
     /// Why the run is no success, one line each.
     pub failures: Vec<String>,
+    /// Whether a pod was given up before it began.
+    pub never_began: bool,
 }
 
 impl Crew {
@@ -113,6 +116,7 @@ impl Crew {
                 Ok(one) => {
                     ended.statuses.extend(one.statuses);
                     ended.failures.extend(one.failures);
+                    ended.never_began |= one.never_began;
                 }
                 Err(error) => {
                     let _ = abort.send(Urgency::Stop);
@@ -157,7 +161,7 @@ impl Crew {
             began: Instant::now(),
             ready: false,
             stuck: None,
-            give_up,
+            stop: give_up,
         };
         let listening = async {
             while let Some(report) = reported.recv().await {
@@ -266,6 +270,7 @@ struct RunPod {
 impl Ended {
     fn of_pod(run: RunPod) -> Ended {
         let failed = run.status.phase.as_deref() == Some("Failed");
+        let never_began = run.stuck.is_some();
         let why = match run.stuck {
             Some(reason) => Some(reason),
             None => failed.then(|| why_failed(&run.status)),
@@ -276,6 +281,7 @@ impl Ended {
                 .into_iter()
                 .collect(),
             statuses: vec![run.status],
+            never_began,
         }
     }
 }
@@ -288,7 +294,7 @@ struct Listener<'a> {
     began: Instant,
     ready: bool,
     stuck: Option<String>,
-    give_up: watch::Sender<Urgency>,
+    stop: watch::Sender<Urgency>,
 }
 
 impl Listener<'_> {
@@ -299,7 +305,7 @@ impl Listener<'_> {
         }
     }
 
-    fn hear_event(&self, event: &PodEvent) {
+    fn hear_event(&mut self, event: &PodEvent) {
         let container = event.container.as_deref().map(|name| format!("/{name}"));
         let line = format!(
             "{}{}: {}: {}",
@@ -310,6 +316,10 @@ impl Listener<'_> {
         );
         match event.kind {
             // What ends the run is told once, as its error.
+            // A volume that cannot be made keeps the pod from its first container on.
+            EventKind::Warning if event.reason == "FailedMount" && self.may_give_up() => {
+                self.give_up(event.message.clone(), ENGINE_FAILED);
+            }
             EventKind::Warning if self.crew.patience == Patience::None && !self.ready => {
                 self.crew.audience.detail(&line);
             }
@@ -338,24 +348,43 @@ impl Listener<'_> {
                     ShowReady::No => audience.detail(&line),
                 }
             }
-            Progress::Stuck(reason) if self.gives_up() => {
-                audience.failed(self.title, &reason, start_failure_code(&reason));
-                self.stuck = Some(reason);
-                let _ = self.give_up.send(Urgency::Kill);
+            Progress::Stuck(reason)
+                if self.may_give_up() && self.crew.patience == Patience::None =>
+            {
+                let code = start_failure_code(&reason);
+                self.give_up(reason, code);
+            }
+            Progress::Hopeless(reason) if self.may_give_up() => {
+                let code = start_failure_code(&reason);
+                self.give_up(reason, code);
             }
             Progress::Looping(reason) if !self.ready => {
                 audience.struggles(self.title, &reason);
             }
-            Progress::Failed(reason) => audience.failed(self.title, &reason, 1),
+            Progress::Failed(reason) => {
+                let code = match status.reason.as_deref() {
+                    Some(NODE_FAILED) => ENGINE_FAILED,
+                    _ => 1,
+                };
+                audience.failed(self.title, &reason, code);
+            }
             _ => {}
         }
     }
 }
 
 impl Listener<'_> {
-    /// Whether a pod that is stuck is stopped, which is done once.
-    fn gives_up(&self) -> bool {
-        !self.ready && self.stuck.is_none() && self.crew.patience == Patience::None
+    /// Whether the pod has not begun; one that has is never given up, and none twice.
+    fn may_give_up(&self) -> bool {
+        !self.ready && self.stuck.is_none()
+    }
+
+    /// Stops a pod that will not begin.
+    fn give_up(&mut self, reason: String, exit_code: u8) {
+        self.crew.audience.failed(self.title, &reason, exit_code);
+        self.stuck = Some(reason);
+        // Its receiver goes when the pod has ended, and then there is nothing to stop.
+        let _ = self.stop.send(Urgency::Kill);
     }
 }
 

@@ -116,6 +116,9 @@ fn manifest_outcome(ended: &Ended, signal: i32) -> Result<u8> {
     // What was stopped because somebody asked for it has not failed.
     match signal {
         0 if ended.failures.is_empty() => Ok(0),
+        0 if ended.never_began => {
+            Err(Error::new(ended.failures.join("\n")).with_exit_code(ENGINE_FAILED))
+        }
         0 => Err(Error::new(ended.failures.join("\n"))),
         signal if signal == SignalKind::interrupt().as_raw_value() => Ok(INTERRUPTED),
         _ => Ok(0),

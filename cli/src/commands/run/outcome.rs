@@ -13,6 +13,8 @@ pub enum Progress {
     Ready,
     /// It will not become ready by waiting a little longer.
     Stuck(String),
+    /// No waiting and nobody's help will make it ready: its text has to be another.
+    Hopeless(String),
     /// A container ends again and again; it is started again and again.
     Looping(String),
     /// It has ended, and not well.
@@ -46,12 +48,16 @@ fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
 
 /// A container that waits for something that waiting a little does not bring.
 fn waits_in_vain(container: &ContainerStatus) -> Option<Progress> {
-    const HOPELESS: [&str; 8] = [
+    const STUCK: [&str; 4] = [
         "ErrImagePull",
         "ImagePullBackOff",
         "ErrImageNeverPull",
-        "InvalidImageName",
         "ImageInspectError",
+    ];
+    // A cluster tries these again, for somebody may bring what is missing. Here
+    // all that a pod may refer to was read before it began.
+    const HOPELESS: [&str; 4] = [
+        "InvalidImageName",
         "CreateContainerConfigError",
         "CreateContainerError",
         "RunContainerError",
@@ -64,7 +70,8 @@ fn waits_in_vain(container: &ContainerStatus) -> Option<Progress> {
     };
     match reason {
         "CrashLoopBackOff" => Some(Progress::Looping(text)),
-        reason if HOPELESS.contains(&reason) => Some(Progress::Stuck(text)),
+        reason if STUCK.contains(&reason) => Some(Progress::Stuck(text)),
+        reason if HOPELESS.contains(&reason) => Some(Progress::Hopeless(text)),
         _ => None,
     }
 }

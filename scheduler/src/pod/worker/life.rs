@@ -504,7 +504,7 @@ fn is_final(status: &Status) -> bool {
 pub fn node_error(action: &'static str, status: Status) -> WorkerError {
     WorkerError::Node {
         action,
-        source: Box::new(status),
+        status: Box::new(status),
     }
 }
 

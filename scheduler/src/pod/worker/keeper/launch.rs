@@ -85,10 +85,10 @@ impl Keeper {
         let life = &self.life;
         let attempt = self.attempt;
         let facts = life.facts(&self.sandbox.addresses);
-        let environment =
-            environment::plan_environment(&facts, &self.plan.spec).map_err(misconfigured)?;
+        let environment = environment::plan_environment(&facts, &self.plan.spec)
+            .map_err(|error| self.misconfigured(&error))?;
         let mounts = mounts::plan_mounts(&life.volumes, &self.plan.spec, attempt, &environment)
-            .map_err(misconfigured)?;
+            .map_err(|error| self.misconfigured(&error))?;
         let launch = Launch {
             attempt,
             image_id: image.id.clone(),
@@ -103,7 +103,10 @@ impl Keeper {
             grace: life.plan.grace,
             config: &life.config,
         };
-        let config = self.plan.config(&around, launch).map_err(misconfigured)?;
+        let config = self
+            .plan
+            .config(&around, launch)
+            .map_err(|error| self.misconfigured(&error))?;
         let placed = tokio::task::spawn_blocking(move || {
             mounts::ensure_mounts(&mounts).map_err(|error| chain(&error))
         });
@@ -143,6 +146,10 @@ impl Keeper {
             message,
             of: Culprit::Container,
         })
+    }
+
+    fn misconfigured(&self, error: &ConfigError) -> Option<Refusal> {
+        self.refuse("CreateContainerConfigError", error.to_string())
     }
 
     /// The image: what was being fetched since the pod began, else anew.
@@ -219,12 +226,4 @@ impl Keeper {
         }
         self.older = self.previous.take();
     }
-}
-
-fn misconfigured(error: ConfigError) -> Option<Refusal> {
-    Some(Refusal {
-        reason: "CreateContainerConfigError",
-        message: error.to_string(),
-        of: Culprit::Container,
-    })
 }
