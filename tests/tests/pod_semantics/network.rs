@@ -20,16 +20,17 @@ spec:
     - -c
     - |
       trap 'exit 0' TERM
-      nc -lk -p 7000 -e echo tcp answers &
+      nc -ll -p 7000 -e echo tcp answers &
       while :; do sleep 0.1; done
+    readinessProbe: {tcpSocket: {port: 7000}, periodSeconds: 1}
     ports:
     - {containerPort: 7000, hostPort: 7001}
     - {containerPort: 7000, hostPort: 7002, hostIP: 127.0.0.1}
-    - {containerPort: 7000, hostPort: 7003, hostIP: '2001:db8::7'}
+    HERE
     - {containerPort: 7100, hostPort: 7101, protocol: UDP}
   - name: echo
     image: busybox
-    command: [sh, -c, 'while :; do nc -u -l -p 7100 -w 1 -e cat; done']
+    command: [udpsvd, '::', '7100', cat]
 ";
 
 fn ask(world: &World, address: &str) -> Option<String> {
@@ -87,7 +88,9 @@ fn ports_lead_to_the_pod_by_both_families_and_protocols() {
                 .success()
         );
     }
-    world.detach(SERVER);
+    let six = "- {containerPort: 7000, hostPort: 7003, hostIP: '2001:db8::7'}";
+    let server = SERVER.replace("HERE", six);
+    world.detach(&server);
     let answer = Some("tcp answers\n".to_owned());
     for address in [
         "127.0.0.1:7001",
@@ -117,13 +120,13 @@ fn ports_lead_to_the_pod_by_both_families_and_protocols() {
         "{table}"
     );
     let message = world.refused(
-        &SERVER
+        &server
             .replace("name: ports", "name: loop")
             .replace("2001:db8::7", "::1"),
     );
     assert!(message.contains("[::1]:7003/tcp"), "{message}");
     // A port that is taken is an error, and the first pod keeps it.
-    let message = world.refused(&SERVER.replace("name: ports", "name: second"));
+    let message = world.refused(&server.replace("name: ports", "name: second"));
     assert!(message.contains("7001"), "{message}");
     assert_eq!(ask(&world, "127.0.0.1:7001"), answer);
     world.stop("ports");
@@ -143,7 +146,7 @@ fn ports_lead_to_the_pod_by_both_families_and_protocols() {
 #[test]
 fn pods_reach_each_other_and_the_machine_s_network_when_asked() {
     let world = World::new();
-    world.detach(SERVER);
+    world.detach(&SERVER.replace("    HERE\n", ""));
     let status = world.status("ports");
     let address = status["podIP"].as_str().unwrap().to_owned();
     let output = world.succeeds(&format!(

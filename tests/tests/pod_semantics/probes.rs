@@ -16,9 +16,9 @@ spec:
     image: busybox
     command: [sh, -c, 'rm -f /data/*; trap `exit 0` TERM; sleep 0.5; touch /data/up /data/alive; while :; do sleep 0.1; done']
     volumeMounts: [{name: data, mountPath: /data}]
-    startupProbe: {exec: {command: [test, -e, /data/up]}, periodSeconds: 1, failureThreshold: 20}
-    livenessProbe: {exec: {command: [test, -e, /data/alive]}, periodSeconds: 1, failureThreshold: 1}
-    readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1}
+    startupProbe: {exec: {command: [test, -e, /data/up]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 20}
+    livenessProbe: {exec: {command: [test, -e, /data/alive]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1}
+    readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1, timeoutSeconds: 10}
 "
         .replace('`', "\"")
         .as_str(),
@@ -62,21 +62,21 @@ spec:
   - name: good
     image: nginx
     ports: [{name: web, containerPort: 80}]
-    startupProbe: {tcpSocket: {port: web}, periodSeconds: 1}
-    livenessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}
-    readinessProbe: {httpGet: {path: /index.html, port: web, httpHeaders: [{name: X-Sail, value: up}]}, periodSeconds: 1}
+    startupProbe: {tcpSocket: {port: web}, periodSeconds: 1, timeoutSeconds: 10}
+    livenessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1, timeoutSeconds: 10}
+    readinessProbe: {httpGet: {path: /index.html, port: web, httpHeaders: [{name: X-Sail, value: up}]}, periodSeconds: 1, timeoutSeconds: 10}
   - name: missing
     image: busybox
     command: [sleep, '60']
-    readinessProbe: {httpGet: {path: /no-such-page, port: 80}, periodSeconds: 1}
+    readinessProbe: {httpGet: {path: /no-such-page, port: 80}, periodSeconds: 1, timeoutSeconds: 10}
   - name: closed
     image: busybox
     command: [sleep, '60']
-    readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1}
+    readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1, timeoutSeconds: 10}
   - name: silent
     image: busybox
     command: [sleep, '60']
-    readinessProbe: {grpc: {port: 80}, periodSeconds: 1}
+    readinessProbe: {grpc: {port: 80}, periodSeconds: 1, timeoutSeconds: 10}
 ",
     );
     world.status_when("asked", "ready", |status| {

@@ -10,7 +10,7 @@ spec:
   containers:
   - name: left
     image: busybox
-    command: [sh, -c, 'trap `exit 0` TERM; nc -lk -p 7000 -e echo left answers & while :; do sleep 0.1; done']
+    command: [sh, -c, 'trap `exit 0` TERM; nc -ll -p 7000 -e echo left answers & while :; do sleep 0.1; done']
   - name: right
     image: busybox
     command: [sh, -c, 'trap `exit 0` TERM; while :; do sleep 0.1; done']
@@ -30,7 +30,11 @@ fn containers_share_network_ipc_and_name_but_not_processes_and_files() {
     assert_eq!(left[..3], right[..3], "net, ipc, uts");
     assert_ne!(left[3], right[3], "pid");
     assert_ne!(left[4], right[4], "mnt");
-    let answer = world.shell("two", "right", "nc -w 2 127.0.0.1 7000");
+    let answer = world.shell(
+        "two",
+        "right",
+        "until nc -w 2 127.0.0.1 7000 2>/dev/null; do sleep 0.1; done",
+    );
     assert_eq!(answer, "left answers\n");
     world.shell(
         "two",
@@ -43,7 +47,7 @@ fn containers_share_network_ipc_and_name_but_not_processes_and_files() {
         "ls /tmp; cat /dev/shm/ours; hostname; ps -o args",
     );
     assert!(seen.starts_with("shared\ntwo\n"), "{seen}");
-    assert!(!seen.contains("nc -lk"), "{seen}");
+    assert!(!seen.contains("nc -ll"), "{seen}");
     world.stop("two");
     world.end();
 }
@@ -58,7 +62,7 @@ fn one_process_namespace_for_all_when_asked() {
     let (left, right) = (namespaces(&world, "left"), namespaces(&world, "right"));
     assert_eq!(left[3], right[3], "pid");
     let processes = world.shell("two", "right", "ps -o args");
-    assert!(processes.contains("nc -lk"), "{processes}");
+    assert!(processes.contains("nc -ll"), "{processes}");
     let first = world.shell("two", "right", "cat /proc/1/comm");
     assert_ne!(first, "sh\n", "process 1 is the sandbox's");
     world.stop("two");

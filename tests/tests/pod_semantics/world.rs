@@ -81,10 +81,13 @@ impl World {
             .unwrap()
     }
 
-    /// The pod's status, as its worker tells it.
+    /// The pod's status, as its worker tells it; null before there is a pod.
     pub fn status(&self, pod: &str) -> Value {
-        let text = self.machine.berth(&["inspect", pod]).unwrap();
-        let values: Value = serde_json::from_str(&text).unwrap();
+        let output = self.machine.output(&["inspect", pod]).unwrap();
+        if !output.status.success() {
+            return Value::Null;
+        }
+        let values: Value = serde_json::from_slice(&output.stdout).unwrap();
         values[0]["status"].clone()
     }
 
