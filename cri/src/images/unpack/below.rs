@@ -19,7 +19,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -35,7 +35,7 @@ mod settle;
 mod union;
 
 use settle::{Settling, keeping_time};
-use union::{Seen, Union, proc_path};
+use union::{Covers, Seen, Union, proc_path};
 
 /// Completes a layer from the directories below it, the nearest first. Next to
 /// the layer's directory a second one is made and deleted again.
@@ -63,12 +63,12 @@ fn complete_with(
         .iter()
         .map(|path| open_root(path))
         .collect::<Result<_, _>>()?;
-    let below: Vec<BorrowedFd<'_>> = below.iter().map(AsFd::as_fd).collect();
+    let layers = || below.iter().map(AsFd::as_fd);
     let mut settling = Settling {
         layer: layer.as_fd(),
-        below: Union {
-            layers: below.clone(),
-        },
+        covers: Covers::default(),
+        below: Union::of(layers()),
+        settled: HashSet::new(),
         aside: aside.as_fd(),
         implied: implied_inodes(&layer, &written.implied)?,
         order: &written.order,
@@ -84,11 +84,10 @@ fn complete_with(
         let parent = settling.settle(split(path).0);
         let parent = parent.or_else(unless_no_directory(failed))?;
         let parent = settling.open(&parent).context(failed)?;
-        let mut layers = vec![layer.as_fd()];
-        if !settling.hides_all_below {
-            layers.extend(&below);
-        }
-        let Some(source) = (Union { layers }).resolve(target).context(failed)? else {
+        // Anew each time: the links before it are part of what it can name.
+        let shown = layers().filter(|_| !settling.hides_all_below);
+        let union = Union::of([layer.as_fd()].into_iter().chain(shown));
+        let Some(source) = union.resolve(target).context(failed)? else {
             let failed = failed() + ", which no layer has";
             return Err(Error::new(ErrorKind::Corrupt, failed));
         };

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::read_metadata;
-use super::union::{Union, Walk, covers, is_opaque, join, look_in, read_link};
+use super::union::{Covers, Union, Walk, is_opaque, join, look_in, read_link};
 use crate::images::unpack::entry::{EntryPath, split};
 use crate::images::unpack::tree::{
     Follows, MOST_LINKS, OPAQUE, is_whiteout, make_opaque_directory, names_in, set_attribute,
@@ -33,7 +33,10 @@ use crate::images::unpack::tree::{
 /// A layer while its implied directories are settled.
 pub(super) struct Settling<'a> {
     pub(super) layer: BorrowedFd<'a>,
+    pub(super) covers: Covers,
     pub(super) below: Union<'a>,
+    /// Directories of this layer that are settled, by paths without links.
+    pub(super) settled: HashSet<EntryPath>,
     /// A directory of the same file system, for what is on its way and for what
     /// lost its place. Whoever made it deletes it.
     pub(super) aside: BorrowedFd<'a>,
@@ -60,7 +63,11 @@ impl Settling<'_> {
     }
 
     fn settle_within(&mut self, path: &[u8], links_left: u32) -> Result<EntryPath, Errno> {
-        let mut walk = Walk::new(path, links_left);
+        let (above, name) = split(path);
+        let mut walk = match self.settled.contains(above) {
+            true => Walk::from(above, name, links_left),
+            false => Walk::new(path, links_left),
+        };
         while let Some(name) = walk.next() {
             let here = walk.child(&name);
             let (found, stat) = match look_in(self.layer, &here) {
@@ -91,17 +98,20 @@ impl Settling<'_> {
                 _ if is_whiteout(&stat) => {
                     let parent = self.open(split(&here).0)?;
                     keeping_time(&parent, || make_opaque_directory(parent.as_fd(), &name))?;
+                    self.covers.forget();
                     walk.descend(name);
                 }
                 _ => return Err(Errno::NOTDIR),
             }
         }
-        Ok(walk.path())
+        let settled = walk.path();
+        self.settled.insert(settled.clone());
+        Ok(settled)
     }
 
     /// What the lower layers show at a place, unless this one hides it.
     fn look_below(&self, path: &[u8]) -> Result<Option<super::union::Seen>, Errno> {
-        match self.hides_all_below || covers(self.layer, path)? {
+        match self.hides_all_below || self.covers.at(self.layer, path)? {
             true => Ok(None),
             false => self.below.look(path),
         }
@@ -149,6 +159,7 @@ impl Settling<'_> {
         let (above, name) = split(path);
         let parent = self.open(above)?;
         let on_its_way = self.next_aside();
+        self.forget();
         keeping_time(&parent, || {
             rustix::fs::renameat(&parent, name, self.aside, &on_its_way)
         })?;
@@ -159,6 +170,7 @@ impl Settling<'_> {
         let target = self.settle_within(&led, links_left)?;
         let source = open_list(self.aside, on_its_way.as_bytes())?;
         self.merge((&source, path), (&self.open(&target)?, &target))?;
+        self.forget();
         rustix::fs::unlinkat(self.aside, &on_its_way, AtFlags::REMOVEDIR)
     }
 
@@ -241,6 +253,12 @@ impl Settling<'_> {
         } else {
             rustix::fs::renameat(source, name, self.aside, &loser)
         }
+    }
+
+    /// What was known of this layer's directories before some of them moved.
+    fn forget(&mut self) {
+        self.settled.clear();
+        self.covers.forget();
     }
 
     fn next_aside(&mut self) -> String {

@@ -6,6 +6,8 @@
 //! continues at the link's target: from the layers' root, which `..` does not
 //! leave.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags, ResolveFlags, Stat};
@@ -14,9 +16,48 @@ use rustix::io::Errno;
 use crate::images::unpack::entry::{EntryPath, split};
 use crate::images::unpack::tree::{MOST_LINKS, OPAQUE, is_whiteout, open_resolving};
 
-/// Layers' directories, the nearest first.
+/// Layers' directories, the nearest first. They must not change meanwhile.
 pub(super) struct Union<'a> {
-    pub(super) layers: Vec<BorrowedFd<'a>>,
+    layers: Vec<(BorrowedFd<'a>, Covers)>,
+}
+
+/// Which directories of a layer hide what the layers below have in them. Asked
+/// again and again for the same ones: an archive lists neighbours together.
+#[derive(Default)]
+pub(super) struct Covers(RefCell<HashMap<EntryPath, bool>>);
+
+impl Covers {
+    /// Whether a layer hides what those below have at a path, by something above
+    /// it that is opaque, gone, or no directory.
+    pub(super) fn at(&self, root: BorrowedFd<'_>, path: &[u8]) -> Result<bool, Errno> {
+        let above = split(path).0;
+        if above.is_empty() {
+            return Ok(false);
+        }
+        if let Some(known) = self.0.borrow().get(above) {
+            return Ok(*known);
+        }
+        let covers = self.at(root, above)? || is_cover(root, above)?;
+        self.0.borrow_mut().insert(above.to_vec(), covers);
+        Ok(covers)
+    }
+
+    /// After the layer's directories moved.
+    pub(super) fn forget(&self) {
+        self.0.borrow_mut().clear();
+    }
+}
+
+fn is_cover(root: BorrowedFd<'_>, directory: &[u8]) -> Result<bool, Errno> {
+    match look_in(root, directory) {
+        Ok((found, stat)) => {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            Ok(kind != FileType::Directory || is_opaque(&found))
+        }
+        Err(Errno::NOENT) => Ok(false),
+        Err(Errno::NOTDIR | Errno::LOOP) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a path means.
@@ -35,10 +76,17 @@ impl Seen {
     }
 }
 
-impl Union<'_> {
+impl<'a> Union<'a> {
+    pub(super) fn of(layers: impl IntoIterator<Item = BorrowedFd<'a>>) -> Union<'a> {
+        let layers = layers.into_iter();
+        Union {
+            layers: layers.map(|layer| (layer, Covers::default())).collect(),
+        }
+    }
+
     /// Looks up a path no part of which may be a link, except the last.
     pub(super) fn look(&self, path: &[u8]) -> Result<Option<Seen>, Errno> {
-        for (layer, root) in self.layers.iter().enumerate() {
+        for (layer, (root, covers)) in self.layers.iter().enumerate() {
             match look_in(*root, path) {
                 Ok((file, stat)) => {
                     return Ok((!is_whiteout(&stat)).then(|| Seen {
@@ -48,7 +96,7 @@ impl Union<'_> {
                         stat,
                     }));
                 }
-                Err(Errno::NOENT) if !covers(*root, path)? => {}
+                Err(Errno::NOENT) if !covers.at(*root, path)? => {}
                 // Above the path is something that is no directory: whatever
                 // the layers below have there, it hides.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -86,24 +134,6 @@ pub(super) fn look_in(root: BorrowedFd<'_>, path: &[u8]) -> Result<(OwnedFd, Sta
     Ok((file, stat))
 }
 
-/// Whether a layer hides what those below have at a path, by something above it
-/// that is opaque, gone, or no directory.
-pub(super) fn covers(root: BorrowedFd<'_>, path: &[u8]) -> Result<bool, Errno> {
-    let mut above = split(path).0;
-    while !above.is_empty() {
-        match look_in(root, above) {
-            Ok((_, stat)) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
-                return Ok(true);
-            }
-            Ok((found, _)) if is_opaque(&found) => return Ok(true),
-            Ok(_) | Err(Errno::NOENT) => above = split(above).0,
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
 pub(super) fn is_opaque(directory: &impl AsFd) -> bool {
     let mut value = [0; 1];
     let path = proc_path(directory);
@@ -136,6 +166,15 @@ impl Walk {
             links_left,
         };
         walk.put_ahead(path);
+        walk
+    }
+
+    /// A walk that has come as far as a directory whose path has no links.
+    pub(super) fn from(directory: &[u8], name: &[u8], links_left: u32) -> Walk {
+        let mut walk = Walk::new(name, links_left);
+        let names = directory.split(|&byte| byte == b'/');
+        let names = names.filter(|name| !name.is_empty());
+        walk.at.extend(names.map(<[u8]>::to_vec));
         walk
     }
 
