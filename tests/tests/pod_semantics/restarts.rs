@@ -16,9 +16,7 @@ spec:
 ",
     );
     let status = world.status_when("crash", "in its back-off", |status| {
-        ["main", "missing"]
-            .iter()
-            .all(|name| container(status, name)["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        container(status, "main")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
             && !container(status, "done")["state"]["terminated"].is_null()
     });
     let main = container(&status, "main");
