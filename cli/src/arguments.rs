@@ -1,7 +1,9 @@
 //! The words of the command line.
 
+use std::ffi::OsString;
+
 use berth_cri::engine::Engine;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     attach, completion, events, exec, images, info, inspect, kill, load, logs, ps, pull, rm, rmi,
@@ -80,6 +82,28 @@ pub enum Command {
 }
 
 impl Program {
+    /// Reads the words of a command line; ends the program where they are wrong,
+    /// or where they ask for help.
+    ///
+    /// Behind an image every word belongs to the container's command. Behind a
+    /// manifest there is no command, so its options may stand on either side.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Program {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let program = Program::parse_from(&words);
+        match &program.command {
+            Command::Run(arguments) if arguments.has_words_behind_a_manifest() => {
+                let command = Program::command().mut_subcommand("run", |run| {
+                    run.mut_arg("words", |words| {
+                        words.trailing_var_arg(false).allow_hyphen_values(false)
+                    })
+                });
+                Program::from_arg_matches(&command.get_matches_from(&words))
+                    .unwrap_or_else(|error| error.exit())
+            }
+            _ => program,
+        }
+    }
+
     /// Does what the words say; the exit code of the program.
     ///
     /// # Errors

@@ -156,6 +156,7 @@ causes!(
     reqwest::Error,
     rustix::io::Errno,
     tokio::task::JoinError,
+    berth_scheduler::pod::volumes::VolumeError,
     berth_scheduler::pod::worker::WorkerError,
     berth_cri::engine::error::Error,
     berth_cri::images::error::Error,

@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use berth_cli::arguments::Program;
-use clap::Parser;
 
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = Program::read(std::env::args_os());
     match program.run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -18,17 +18,18 @@
 //! a file alone could by now be another process's.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
-use rustix::fs::FlockOperation;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+use claim::{Claim, LiveWorker, Remains};
+
+/// Who is the pod's worker: a lock that the kernel drops with its holder.
+pub mod claim;
 
 /// What a worker runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,12 +59,6 @@ pub struct WorkerFiles {
     directory: PathBuf,
 }
 
-/// While this lives, the process that holds it is the pod's worker.
-#[derive(Debug)]
-pub struct Claim {
-    _lock: File,
-}
-
 impl WorkerFiles {
     /// Those of a pod, below `workers_dir`.
     pub fn new(workers_dir: &Path, namespace: &str, name: &str) -> WorkerFiles {
@@ -82,54 +77,12 @@ impl WorkerFiles {
     /// Another process is, or the files cannot be written.
     pub fn claim(&self) -> Result<Claim> {
         self.create_directory()?;
-        let mut lock = self
-            .open_lock()
-            .context(format!("open {}", self.lock.display()))?;
-        if let Err(error) = lock_patiently(&lock) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(error).context(format!("lock {}", self.lock.display()));
-            }
-            let holder = read_pid(&mut lock).map_or(String::new(), |pid| format!(" {pid}"));
-            return Err(Error::new(format!(
-                "process{holder} looks after it already"
-            )));
-        }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .context(format!("write {}", self.lock.display()))?;
-        Ok(Claim { _lock: lock })
+        Claim::take(&self.lock)
     }
 
     /// The process that is the pod's worker, if one is.
     pub fn worker(&self) -> Option<LiveWorker> {
-        let mut lock = self.open_lock_to_look()?;
-        if is_free(&lock) {
-            return None;
-        }
-        let pid = read_pid(&mut lock)?;
-        let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Had it ended between the two, the pid could be another's; the lock
-        // would then be free.
-        (!is_free(&lock)).then_some(LiveWorker {
-            pid,
-            descriptor,
-            lock,
-        })
-    }
-
-    fn open_lock(&self) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.lock)
-    }
-
-    fn open_lock_to_look(&self) -> Option<File> {
-        File::open(&self.lock).ok()
+        LiveWorker::find(&self.lock)
     }
 
     fn create_directory(&self) -> Result<()> {
@@ -225,12 +178,19 @@ impl WorkerFiles {
         self.write("stop.json", &order)
     }
 
-    /// Forgets everything but the lock. Succeeds when there is nothing.
+    /// Forgets everything. Succeeds when there is nothing, and leaves alone what
+    /// another process has begun under that name.
     ///
     /// # Errors
     ///
     /// Something cannot be removed.
     pub fn remove(&self) -> Result<()> {
+        // Held until all is gone; its end removes the lock itself.
+        let _claim = match Claim::of_remains(&self.lock)? {
+            Remains::OfAnother => return Ok(()),
+            Remains::Own => None,
+            Remains::Free(claim) => Some(claim),
+        };
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).context(format!("remove {}", self.directory.display()))
@@ -280,40 +240,6 @@ impl WorkerFiles {
     }
 }
 
-/// A worker that was alive a moment ago.
-#[derive(Debug)]
-pub struct LiveWorker {
-    pid: Pid,
-    descriptor: rustix::fd::OwnedFd,
-    lock: File,
-}
-
-impl LiveWorker {
-    /// Its process id.
-    pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
-    }
-
-    /// Sends a signal; SIGTERM asks for a stop in order. Succeeds when it has ended.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM`: it belongs to another user.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        match pidfd_send_signal(&self.descriptor, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error).context(format!("signal process {}", self.pid())),
-        }
-    }
-
-    /// Waits until it has ended, that is until its lock is free.
-    pub async fn ended(&self) {
-        while !is_free(&self.lock) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
 fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -321,39 +247,6 @@ fn remove_file(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Those who look hold the lock for a moment; that is no worker.
-fn lock_patiently(lock: &File) -> rustix::io::Result<()> {
-    let mut tries = 0;
-    loop {
-        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if tries < 10 => {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Whether nobody holds the lock. A shared lock, taken for a moment, does not
-/// hinder others who look.
-fn is_free(lock: &File) -> bool {
-    match rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => {
-            let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-fn read_pid(lock: &mut File) -> Option<Pid> {
-    let mut text = String::new();
-    lock.rewind().ok()?;
-    lock.read_to_string(&mut text).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
 }
 
 /// The pods that have, or had, a worker here, as namespace and name.
@@ -398,6 +291,7 @@ mod tests {
         assert_eq!(worker.pid() as u32, std::process::id());
         drop(claim);
         assert!(files.worker().is_none());
+        assert!(!directory.path().join("default_web.lock").exists());
         drop(files.claim().unwrap());
         assert_eq!(
             list_workers(directory.path()).unwrap(),
@@ -418,6 +312,7 @@ mod tests {
         assert_eq!(files.read_stop_order().unwrap(), Some(order));
         files.remove().unwrap();
         files.remove().unwrap();
+        assert!(files.worker().is_some(), "a claim outlives its files");
         assert!(list_workers(directory.path()).unwrap().is_empty());
     }
 }

@@ -216,8 +216,8 @@ fn nftables(host: &Host) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What a pod leaves on disk when it should not. Images, their layers, lock
-/// files and the empty directories above them stay on purpose.
+/// What a pod leaves on disk when it should not. Images, their layers, the lock
+/// files of whole stores and the empty directories above them stay on purpose.
 fn files(host: &Host) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let kept = [
@@ -239,9 +239,9 @@ fn collect(directory: &Path, kept: &[PathBuf], found: &mut Vec<PathBuf>) {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        let lock = path
-            .extension()
-            .is_some_and(|extension| extension == "lock");
+        // A pod's own lock goes with the pod.
+        let of_pod = directory.ends_with("workers");
+        let lock = !of_pod && path.extension().is_some_and(|end| end == "lock");
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => collect(&path, kept, found),
             Ok(_) if !lock => found.push(path),

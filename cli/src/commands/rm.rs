@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use berth_cri::service::CriService;
+use berth_scheduler::pod::volumes::teardown::remove_volumes;
 use clap::Args;
 
 use super::stop::{choose, report, stop};
@@ -112,8 +113,11 @@ async fn remove_parts(settings: &Settings, service: &dyn CriService, pod: &Found
 /// Volumes, logs and the worker's files.
 fn remove_rest(settings: &Settings, namespace: &str, name: &str, uid: &str) -> Result<()> {
     if !uid.is_empty() {
-        let volumes = settings.volumes_dir().join(uid);
-        remove_tree(&volumes)?;
+        // Volumes have mounts in them, which must go first and not be entered.
+        remove_volumes(&settings.volumes_dir().join(uid)).context(format!(
+            "remove the volumes of pod {}",
+            crate::objects::title(namespace, name)
+        ))?;
         remove_tree(
             &settings
                 .logs_dir()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::source::is_manifest;
 use crate::amounts::{read_seconds, read_size};
 
 /// `berth run MANIFEST` or `berth run [FLAGS] IMAGE [COMMAND]`.
@@ -40,6 +41,13 @@ pub struct RunArguments {
         allow_hyphen_values = true
     )]
     pub words: Vec<String>,
+}
+
+impl RunArguments {
+    /// Whether words follow a manifest, which are no container's command.
+    pub fn has_words_behind_a_manifest(&self) -> bool {
+        self.words.len() > 1 && is_manifest(&self.words[0])
+    }
 }
 
 /// What only `berth run IMAGE` takes. Each is a field of the Pod that it becomes.
