@@ -12,12 +12,14 @@ pub mod detached;
 pub mod flags;
 /// While a person watches.
 pub mod foreground;
+/// The pods of a Job, one after the other or side by side.
+pub mod jobs;
 /// What a person sees of the calls between a worker and its node.
 pub mod lookout;
-/// Deployments and Jobs as pods.
-pub mod objects;
 /// What a pod's status means.
 pub mod outcome;
+/// Ports of this machine.
+pub mod ports;
 /// Where manifests come from: files, URLs, standard input.
 pub mod source;
 /// An image and flags as the Pod that they stand for.
@@ -28,7 +30,7 @@ pub mod watched;
 use std::collections::BTreeMap;
 
 use berth_scheduler::manifest::{Manifests, read_manifests};
-
+use berth_scheduler::pod::templates::deployment_pods;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::error::{Context, ENGINE_FAILED, Error, Result};
@@ -72,17 +74,14 @@ pub fn run(settings: &Settings, arguments: &RunArguments) -> Result<u8> {
 ///
 /// Two of them would take the same port of this machine.
 pub fn pods(manifests: &Manifests) -> Result<Vec<Pod>> {
-    let of_deployments = manifests
-        .deployments
-        .iter()
-        .flat_map(objects::deployment_pods);
+    let of_deployments = manifests.deployments.iter().flat_map(deployment_pods);
     let pods: Vec<Pod> = manifests
         .pods
         .iter()
         .cloned()
         .chain(of_deployments)
         .collect();
-    match objects::port_conflict(&pods) {
+    match ports::port_conflict(&pods) {
         None => Ok(pods),
         Some(port) => Err(Error::new(format!(
             "port {port} of this machine would lead to two pods; nothing was run"

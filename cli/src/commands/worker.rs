@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::run::attend::identity;
 use super::run::audience::{Audience, Starter};
-use super::run::crew::{Crew, Patience, ShowReady, Urgency};
+use super::run::crew::{Crew, Ended, Patience, ShowReady, Urgency};
 use super::run::detached::WorkerOrder;
 use super::run::lookout::{Lookout, Output};
 use super::run::watched::Watched;
@@ -43,7 +43,14 @@ pub fn run(settings: &Settings) -> Result<u8> {
         }
     }
     match outcome {
-        Ok(()) => Ok(0),
+        Ok(ended) => {
+            // Of a pod its starter was told when it happened; of a job's pods
+            // some may fail, and this is how the job itself did.
+            if !ended.failures.is_empty() {
+                starter.failed("", &ended.failures.join("\n"), 1);
+            }
+            Ok(0)
+        }
         Err(error) => {
             starter.failed("", &error.chain(), ENGINE_FAILED);
             Err(error)
@@ -63,7 +70,7 @@ async fn look_after(
     settings: &Settings,
     order: WorkerOrder,
     audience: Arc<dyn Audience>,
-) -> Result<()> {
+) -> Result<Ended> {
     let (felt, urgency) = watch::channel(Urgency::None);
     tokio::spawn(feel(felt));
     let engine = node::open(settings).await?;
@@ -73,7 +80,7 @@ async fn look_after(
         Arc::clone(&audience),
         Output::Files,
     ));
-    let crew = Crew {
+    let crew = Arc::new(Crew {
         settings: settings.clone(),
         service: Arc::new(Watched {
             node: engine.clone(),
@@ -87,8 +94,8 @@ async fn look_after(
         patience: Patience::None,
         show_ready: ShowReady::Yes,
         urgency,
-    };
-    crew.run(order.pods, order.jobs).await.map(|_| ())
+    });
+    crew.run(order.pods, order.jobs).await
 }
 
 /// The first signal stops in order, the next kills.

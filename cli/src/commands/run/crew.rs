@@ -1,13 +1,11 @@
 //! All that one `berth run` runs: pods side by side, jobs pod by pod.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_cri::service::CriService;
-use berth_scheduler::pod::events::{EventKind, PodEvent};
-use berth_scheduler::pod::worker::NODE_FAILED;
-use berth_scheduler::pod::worker::WorkerCommand;
+use berth_scheduler::pod::events::{EventKind, PodEvent, PodIdentity, PodObserver};
+use berth_scheduler::pod::worker::{NODE_FAILED, WorkerCommand, create_uid};
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
@@ -15,10 +13,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::attend::{Attendance, Report, attend, identity};
 use super::audience::Audience;
-use super::objects::{job_pod, plan_job};
+use super::jobs::run_job;
 use super::outcome::{Progress, ports, progress, start_failure_code, why_failed};
 use crate::commands::rm::remove_by_name;
-use crate::error::{ENGINE_FAILED, Error, Result};
+use crate::error::{ENGINE_FAILED, Result};
 use crate::objects::title;
 use crate::screen::write_elapsed;
 use crate::settings::Settings;
@@ -95,19 +93,18 @@ impl Crew {
     /// # Errors
     ///
     /// What kept that pod from running.
-    pub async fn run(&self, pods: Vec<Pod>, jobs: Vec<Job>) -> Result<Ended> {
+    pub async fn run(self: &Arc<Self>, pods: Vec<Pod>, jobs: Vec<Job>) -> Result<Ended> {
         let (abort, aborted) = watch::channel(Urgency::None);
         let mut runs = FuturesUnordered::new();
         for pod in pods {
-            let aborted = aborted.clone();
+            let commands = self.commands(aborted.clone());
             runs.push(futures::future::Either::Left(async {
-                self.run_pod(pod, aborted).await.map(Ended::of_pod)
+                self.run_pod(pod, commands, None).await.map(Ended::of_pod)
             }));
         }
-        for job in &jobs {
-            runs.push(futures::future::Either::Right(
-                self.run_job(job, aborted.clone()),
-            ));
+        for job in jobs {
+            let commands = self.commands(aborted.clone());
+            runs.push(futures::future::Either::Right(run_job(self, job, commands)));
         }
         let mut ended = Ended::default();
         let mut failure = None;
@@ -134,9 +131,20 @@ impl Crew {
         }
     }
 
-    /// Runs one pod to its end.
-    async fn run_pod(&self, mut pod: Pod, abort: watch::Receiver<Urgency>) -> Result<RunPod> {
-        ensure_uid(&mut pod)?;
+    /// Runs one pod to its end, with an observer that hears what the crew hears.
+    ///
+    /// # Errors
+    ///
+    /// What kept the pod from running.
+    pub async fn run_pod(
+        &self,
+        mut pod: Pod,
+        commands: mpsc::Receiver<WorkerCommand>,
+        observer: Option<Arc<dyn PodObserver>>,
+    ) -> Result<EndedPod> {
+        // By it everything of the pod is found; a later run of the same manifest
+        // is another pod.
+        pod.metadata.uid.get_or_insert_with(create_uid);
         let (namespace, name) = identity(&pod);
         let title = title(&namespace, &name);
         let (orders, ordered) = mpsc::channel(4);
@@ -163,14 +171,24 @@ impl Crew {
             stuck: None,
             stop: give_up,
         };
+        let whose = PodIdentity {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        };
         let listening = async {
             while let Some(report) = reported.recv().await {
                 listener.hear(&report);
+                match (&report, &observer) {
+                    (Report::Event(event), Some(observer)) => observer.event(event),
+                    (Report::Status(status), Some(observer)) => observer.status(&whose, status),
+                    (_, None) => {}
+                }
             }
             listener.stuck
         };
         let files = WorkerFiles::new(&self.settings.workers_dir(), &namespace, &name);
-        let ordering = pass_orders(&files, [self.urgency.clone(), abort, given_up], orders);
+        let ordering = pass_orders(&files, commands, given_up, orders);
         let attending = attend(&self.settings, attendance);
         let all = async { tokio::join!(attending, listening) };
         tokio::pin!(all, ordering);
@@ -182,93 +200,57 @@ impl Crew {
         if stuck.is_some() && !self.remove {
             remove_by_name(&self.settings, self.service.as_ref(), &namespace, &name).await?;
         }
-        Ok(RunPod {
+        Ok(EndedPod {
             title: title.clone(),
             status: status?,
             stuck,
         })
     }
 
-    /// Runs the pods of a job until enough have succeeded or too many failed.
-    async fn run_job(&self, job: &Job, abort: watch::Receiver<Urgency>) -> Result<Ended> {
-        let plan = plan_job(job);
-        let name = job.metadata.name.clone().unwrap_or_default();
-        let (stop, stopped) = watch::channel(Urgency::None);
-        let deadline = plan
-            .deadline_seconds
-            .map(|time| Instant::now() + Duration::from_secs(time));
-        let mut left: BTreeSet<i32> = (0..plan.completions.unwrap_or(plan.parallelism)).collect();
-        let mut running = FuturesUnordered::new();
-        let (mut number, mut succeeded, mut failed) = (0, 0, 0);
-        let mut ended = Ended::default();
-        let mut failure = None;
-        loop {
-            let over = *self.urgency.borrow() > Urgency::None
-                || *abort.borrow() > Urgency::None
-                || *stopped.borrow() > Urgency::None
-                || failure.is_some();
-            while !over && (running.len() as i32) < plan.parallelism {
-                let Some(index) = left.pop_first() else { break };
-                let pod = job_pod(job, number, plan.indexed.then_some(index));
-                number += 1;
-                let stops = first_of(abort.clone(), stopped.clone());
-                running.push(async move { (index, self.run_pod(pod, stops.await).await) });
-            }
-            let outcome = tokio::select! {
-                outcome = running.next() => outcome,
-                () = sleep_until(deadline), if !over => {
-                    ended.failures.push(format!("job {name}: DeadlineExceeded"));
-                    let _ = stop.send(Urgency::Stop);
-                    continue;
+    /// What the crew's urgency, or that of an abort, means to one pod or job.
+    fn commands(&self, mut abort: watch::Receiver<Urgency>) -> mpsc::Receiver<WorkerCommand> {
+        let (sender, commands) = mpsc::channel(4);
+        let mut urgency = self.urgency.clone();
+        tokio::spawn(async move {
+            let mut given = Urgency::None;
+            loop {
+                let felt = (*urgency.borrow_and_update()).max(*abort.borrow_and_update());
+                let command = match felt {
+                    Urgency::Kill => WorkerCommand::Kill,
+                    _ => WorkerCommand::Stop { grace: None },
+                };
+                if felt > given && sender.send(command).await.is_err() {
+                    return;
                 }
-            };
-            let Some((index, outcome)) = outcome else {
-                break;
-            };
-            match outcome {
-                Ok(run) if run.status.phase.as_deref() == Some("Succeeded") => {
-                    succeeded += 1;
-                    ended.statuses.push(run.status);
-                }
-                Ok(run) => {
-                    failed += 1;
-                    left.insert(index);
-                    if failed > plan.backoff_limit && !over {
-                        let why = why_failed(&run.status);
-                        ended
-                            .failures
-                            .push(format!("job {name}: BackoffLimitExceeded: {why}"));
-                        let _ = stop.send(Urgency::Stop);
-                    }
-                    ended.statuses.push(run.status);
-                }
-                Err(error) => {
-                    let _ = stop.send(Urgency::Stop);
-                    failure.get_or_insert(error);
+                given = given.max(felt);
+                let changed = tokio::select! {
+                    changed = urgency.changed() => changed,
+                    changed = abort.changed() => changed,
+                    () = sender.closed() => return,
+                };
+                if changed.is_err() {
+                    // Who could feel something has gone; the run goes on.
+                    return sender.closed().await;
                 }
             }
-        }
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let wanted = plan.completions.unwrap_or(1);
-        if succeeded >= wanted {
-            self.audience
-                .say(&format!("job {name} is complete: {succeeded} succeeded"));
-        }
-        Ok(ended)
+        });
+        commands
     }
 }
 
-/// One pod's run.
-struct RunPod {
-    title: String,
-    status: PodStatus,
-    stuck: Option<String>,
+/// How one pod's run ended.
+#[derive(Debug, Clone)]
+pub struct EndedPod {
+    /// The pod.
+    pub title: String,
+    /// Its last status.
+    pub status: PodStatus,
+    /// Why it was given up before it began.
+    pub stuck: Option<String>,
 }
 
 impl Ended {
-    fn of_pod(run: RunPod) -> Ended {
+    fn of_pod(run: EndedPod) -> Ended {
         let failed = run.status.phase.as_deref() == Some("Failed");
         let never_began = run.stuck.is_some();
         let why = match run.stuck {
@@ -388,37 +370,25 @@ impl Listener<'_> {
     }
 }
 
-/// Turns urgency, whoever feels it, into orders for a worker; ends when nobody
-/// can feel any more.
+/// Hands commands on to a worker, and gives up when the listener does.
 async fn pass_orders(
     files: &WorkerFiles,
-    sources: [watch::Receiver<Urgency>; 3],
+    mut commands: mpsc::Receiver<WorkerCommand>,
+    mut given_up: watch::Receiver<Urgency>,
     orders: mpsc::Sender<WorkerCommand>,
 ) {
-    let [mut all, mut abort, mut given_up] = sources;
-    let mut given = Urgency::None;
     loop {
-        let felt = [&all, &abort, &given_up].map(|source| *source.borrow());
-        let urgency = felt.into_iter().max().unwrap_or(Urgency::None);
-        if urgency > given {
-            given = urgency;
-            let order = match urgency {
-                Urgency::Kill => WorkerCommand::Kill,
-                _ => stop_order(files),
-            };
-            if orders.send(order).await.is_err() {
-                return;
-            }
-        }
-        let changed = tokio::select! {
-            changed = all.changed() => changed,
-            changed = abort.changed() => changed,
-            changed = given_up.changed() => changed,
+        let order = tokio::select! {
+            Some(command) = commands.recv() => match command {
+                WorkerCommand::Stop { grace: None } => stop_order(files),
+                command => command,
+            },
+            Ok(()) = given_up.changed() => WorkerCommand::Kill,
+            // Nobody can want anything any more; the run goes on.
+            else => return std::future::pending().await,
         };
-        if changed.is_err() {
-            // One source has gone with its sender; the others may go on, but
-            // they go only when the run itself is over.
-            return std::future::pending().await;
+        if orders.send(order).await.is_err() {
+            return;
         }
     }
 }
@@ -438,61 +408,4 @@ fn stop_order(files: &WorkerFiles) -> WorkerCommand {
             WorkerCommand::Stop { grace: None }
         }
     }
-}
-
-/// A source that feels what either of two feels.
-async fn first_of(
-    mut left: watch::Receiver<Urgency>,
-    mut right: watch::Receiver<Urgency>,
-) -> watch::Receiver<Urgency> {
-    let (sender, receiver) = watch::channel((*left.borrow()).max(*right.borrow()));
-    tokio::spawn(async move {
-        loop {
-            let changed = tokio::select! {
-                changed = left.changed() => changed,
-                changed = right.changed() => changed,
-                () = sender.closed() => return,
-            };
-            let felt = (*left.borrow()).max(*right.borrow());
-            if changed.is_err() || sender.send(felt).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Gives a pod the uid by which everything of it is found; a later run of the
-/// same manifest is another pod.
-///
-/// # Errors
-///
-/// The kernel gives no random bytes.
-pub fn ensure_uid(pod: &mut Pod) -> Result<()> {
-    if pod.metadata.uid.is_some() {
-        return Ok(());
-    }
-    let mut bytes = [0_u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::new(format!("read random bytes: {error}")))?;
-    // RFC 9562: version 4, variant 10.
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
-    pod.metadata.uid = Some(parts.join("-"));
-    Ok(())
 }

@@ -190,7 +190,7 @@ async fn hear(child: &mut Child, screen: &Screen, is_job: bool) -> Result<Heard>
                 return Ok(Heard::Ready);
             }
             // One pod of a job may fail and the job succeed.
-            Message::Failed { pod, reason, .. } if is_job => {
+            Message::Failed { pod, reason, .. } if is_job && !pod.is_empty() => {
                 screen.say(&format!("warning: {pod}: {reason}"));
             }
             Message::Failed {

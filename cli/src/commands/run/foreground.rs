@@ -45,7 +45,7 @@ pub async fn run(settings: &Settings, arguments: &RunArguments, request: Request
         Arc::clone(&screen) as _,
         output,
     ));
-    let crew = Crew {
+    let crew = Arc::new(Crew {
         settings: settings.clone(),
         service: Arc::new(Watched {
             node: engine.clone(),
@@ -67,7 +67,7 @@ pub async fn run(settings: &Settings, arguments: &RunArguments, request: Request
             ShowReady::Yes
         },
         urgency,
-    };
+    });
     let ended = crew.run(pods, request.manifests.jobs.clone()).await;
     lookout.finish().await;
     feeling.abort();

@@ -3,7 +3,7 @@
 //! One command ends all of them: it is passed on to every pod that runs, and no
 //! other is begun.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -23,19 +23,63 @@ use super::{
 };
 use crate::pod::{
     events::{PodEvent, PodIdentity, PodObserver},
+    settings::Backoff,
     worker::{PodWorker, WorkerCommand, WorkerError, create_uid, life::FAR_FUTURE},
 };
 
 /// Commands that a pod has not yet read.
 const QUEUED: usize = 8;
 
+/// Runs one pod to its end: a worker by itself, or one together with what its
+/// caller keeps of each pod.
+pub trait RunPod: Clone + Send + Sync + 'static {
+    /// Why a pod could not be run.
+    type Error: Send + 'static;
+
+    /// Runs a pod until it ends or is told to; see [`PodWorker::run`].
+    fn run_pod(
+        &self,
+        pod: Pod,
+        commands: mpsc::Receiver<WorkerCommand>,
+        observer: Arc<dyn PodObserver>,
+    ) -> impl Future<Output = Result<PodStatus, Self::Error>> + Send;
+
+    /// Removes what a pod that ended has left.
+    fn remove_pod(&self, pod: &PodIdentity)
+    -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// How long a pod waits that follows one that failed.
+    fn backoff(&self) -> Backoff;
+}
+
+impl RunPod for PodWorker {
+    type Error = WorkerError;
+
+    async fn run_pod(
+        &self,
+        pod: Pod,
+        commands: mpsc::Receiver<WorkerCommand>,
+        observer: Arc<dyn PodObserver>,
+    ) -> Result<PodStatus, WorkerError> {
+        self.run(pod, commands, observer).await
+    }
+
+    async fn remove_pod(&self, pod: &PodIdentity) -> Result<(), WorkerError> {
+        self.remove(pod).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        self.config().restart_backoff
+    }
+}
+
 /// Pods that run, by a number of their own.
-struct Pods {
-    worker: PodWorker,
+struct Pods<R: RunPod> {
+    runner: R,
     observer: Arc<dyn PodObserver>,
     restarts: mpsc::UnboundedSender<(u32, u32)>,
     commands: BTreeMap<u32, mpsc::Sender<WorkerCommand>>,
-    running: JoinSet<(u32, Result<PodStatus, WorkerError>)>,
+    running: JoinSet<(u32, Result<PodStatus, R::Error>)>,
 }
 
 /// Passes on what it is told, and how often containers were restarted.
@@ -64,14 +108,14 @@ impl PodObserver for Counting {
     }
 }
 
-impl Pods {
+impl<R: RunPod> Pods<R> {
     fn new(
-        worker: &PodWorker,
+        runner: &R,
         observer: Arc<dyn PodObserver>,
-    ) -> (Pods, mpsc::UnboundedReceiver<(u32, u32)>) {
+    ) -> (Pods<R>, mpsc::UnboundedReceiver<(u32, u32)>) {
         let (restarts, counted) = mpsc::unbounded_channel();
         let pods = Pods {
-            worker: worker.clone(),
+            runner: runner.clone(),
             observer,
             restarts,
             commands: BTreeMap::new(),
@@ -84,7 +128,7 @@ impl Pods {
     fn begin(&mut self, serial: u32, pod: Pod, after: Duration) {
         let (commands, mut heard) = mpsc::channel(QUEUED);
         self.commands.insert(serial, commands);
-        let worker = self.worker.clone();
+        let runner = self.runner.clone();
         let observer = Arc::new(Counting {
             serial,
             observer: Arc::clone(&self.observer),
@@ -97,7 +141,7 @@ impl Pods {
                     Some(_) = heard.recv() => return (serial, Ok(PodStatus::default())),
                 }
             }
-            (serial, worker.run(pod, heard, observer).await)
+            (serial, runner.run_pod(pod, heard, observer).await)
         });
     }
 
@@ -111,7 +155,7 @@ impl Pods {
     }
 
     /// Waits for the next pod to end; never, if none runs.
-    async fn ended(&mut self) -> (u32, Result<PodStatus, WorkerError>) {
+    async fn ended(&mut self) -> (u32, Result<PodStatus, R::Error>) {
         loop {
             match self.running.join_next().await {
                 Some(Ok(ended)) => {
@@ -142,15 +186,15 @@ impl Pods {
 /// # Errors
 ///
 /// The first pod that could not be run; the others were stopped.
-pub async fn run_deployment(
-    worker: &PodWorker,
+pub async fn run_deployment<R: RunPod>(
+    runner: &R,
     deployment: &Deployment,
     mut commands: mpsc::Receiver<WorkerCommand>,
     observer: Arc<dyn PodObserver>,
-) -> Result<Vec<PodStatus>, WorkerError> {
-    let (mut pods, _counted) = Pods::new(worker, observer);
+) -> Result<Vec<PodStatus>, R::Error> {
+    let (mut pods, _counted) = Pods::new(runner, observer);
     let replicas = deployment.spec.replicas.unwrap_or(1).max(0);
-    let backoff = worker.config().restart_backoff;
+    let backoff = runner.backoff();
     let mut failures: BTreeMap<u32, u32> = BTreeMap::new();
     for index in 0..replicas {
         let pod = deployment_pod(deployment, index);
@@ -193,21 +237,21 @@ pub async fn run_deployment(
 /// # Errors
 ///
 /// The first pod that could not be run; the others were stopped.
-pub async fn run_job(
-    worker: &PodWorker,
+pub async fn run_job<R: RunPod>(
+    runner: &R,
     job: &Job,
     mut commands: mpsc::Receiver<WorkerCommand>,
     observer: Arc<dyn PodObserver>,
-) -> Result<JobStatus, WorkerError> {
+) -> Result<JobStatus, R::Error> {
     let spec = job.spec.clone().unwrap_or_default();
-    let backoff = worker.config().restart_backoff;
+    let backoff = runner.backoff();
     let start = Timestamp::now();
     let deadline = spec.active_deadline_seconds.map_or(FAR_FUTURE, |seconds| {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     });
     let deadline = Instant::now() + deadline;
     let mut progress = JobProgress::new(&spec);
-    let (mut pods, mut counted) = Pods::new(worker, observer);
+    let (mut pods, mut counted) = Pods::new(runner, observer);
     let mut identities = Vec::new();
     let mut verdict: Option<Verdict> = None;
     let mut listening = true;
@@ -266,7 +310,7 @@ pub async fn run_job(
     };
     if spec.ttl_seconds_after_finished == Some(0) {
         for pod in &identities {
-            worker.remove(pod).await?;
+            runner.remove_pod(pod).await?;
         }
     }
     Ok(status(&progress, verdict, start))
