@@ -133,7 +133,7 @@ impl Command {
     async fn run_on(self, settings: &Settings, engine: &Engine) -> Result<u8> {
         match self {
             Command::Ps(arguments) => ps::run(settings, engine, &arguments).await,
-            Command::Logs(arguments) => logs::run(engine, &arguments).await,
+            Command::Logs(arguments) => logs::run(settings, engine, &arguments).await,
             Command::Exec(arguments) => exec::run(engine, &arguments).await,
             Command::Attach(arguments) => attach::run(settings, engine, &arguments).await,
             Command::Stop(arguments) => stop::run(settings, engine, &arguments).await,

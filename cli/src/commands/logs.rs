@@ -15,6 +15,10 @@ use crate::logs::follow::Follower;
 use crate::logs::print::{Printer, Style};
 use crate::logs::tail::find_tail;
 use crate::objects::{FoundPod, attempt, container_name, find_container, find_pod, observe_pods};
+use crate::settings::Settings;
+
+/// The run of a container that follows one that ended.
+mod restart;
 
 /// `berth logs`.
 #[derive(Debug, Args)]
@@ -30,7 +34,7 @@ pub struct LogsArguments {
     /// One container of several
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
-    /// Go on until the container has ended
+    /// Go on until the container has ended for good, also over its restarts
     #[arg(short, long, conflicts_with = "previous")]
     pub follow: bool,
     /// Only the last lines
@@ -81,7 +85,11 @@ struct Source {
 /// # Errors
 ///
 /// No such container, or its log cannot be read.
-pub async fn run(service: &dyn CriService, arguments: &LogsArguments) -> Result<u8> {
+pub async fn run(
+    settings: &Settings,
+    service: &dyn CriService,
+    arguments: &LogsArguments,
+) -> Result<u8> {
     let since = arguments
         .since
         .as_ref()
@@ -112,7 +120,7 @@ pub async fn run(service: &dyn CriService, arguments: &LogsArguments) -> Result<
         followers.push((source, follower));
     }
     if arguments.follow {
-        follow(service, printer, followers).await?;
+        follow(settings, service, printer, followers).await?;
     }
     Ok(0)
 }
@@ -205,6 +213,7 @@ fn print(printer: &mut Printer, name: &str, entries: &[Vec<u8>]) -> Result<Reade
 
 /// Prints what comes until every container has ended.
 async fn follow(
+    settings: &Settings,
     service: &dyn CriService,
     mut printer: Printer,
     followers: Vec<(Source, Follower)>,
@@ -212,7 +221,7 @@ async fn follow(
     let (sender, mut receiver) = mpsc::channel::<(String, Vec<Vec<u8>>)>(16);
     let reading = futures::future::try_join_all(followers.into_iter().map(|(source, follower)| {
         let sender = sender.clone();
-        follow_one(service, source, follower, sender)
+        follow_one(settings, service, source, follower, sender)
     }));
     drop(sender);
     let printing = async {
@@ -234,8 +243,9 @@ async fn follow(
 }
 
 async fn follow_one(
+    settings: &Settings,
     service: &dyn CriService,
-    source: Source,
+    mut source: Source,
     mut follower: Follower,
     sender: mpsc::Sender<(String, Vec<Vec<u8>>)>,
 ) -> Result<()> {
@@ -248,8 +258,14 @@ async fn follow_one(
         if !entries.is_empty() && sender.send((source.name.clone(), entries)).await.is_err() {
             return Ok(());
         }
-        if ended {
-            return Ok(());
+        if let Some(exit_code) = ended {
+            let Some(next) = restart::find_next(settings, service, &source.id, exit_code).await?
+            else {
+                return Ok(());
+            };
+            source = source_of(&next)?;
+            follower = open(&source, Lines::All)?;
+            continue;
         }
         let changed = tokio::time::timeout(Duration::from_millis(500), follower.changed()).await;
         if let Ok(outcome) = changed {
@@ -258,16 +274,19 @@ async fn follow_one(
     }
 }
 
-async fn has_ended(service: &dyn CriService, id: &str) -> Result<bool> {
+/// The exit code of a container that has ended; 0 for one that is gone.
+async fn has_ended(service: &dyn CriService, id: &str) -> Result<Option<i32>> {
     let request = v1::ContainerStatusRequest {
         container_id: id.to_owned(),
         verbose: false,
     };
     match service.container_status(request).await {
-        Ok(answer) => Ok(answer
-            .status
-            .is_none_or(|status| status.state() == v1::ContainerState::ContainerExited)),
-        Err(status) if status.code() == tonic::Code::NotFound => Ok(true),
+        Ok(answer) => {
+            let status = answer.status.unwrap_or_default();
+            let ended = status.state() == v1::ContainerState::ContainerExited;
+            Ok(ended.then_some(status.exit_code))
+        }
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(Some(0)),
         Err(status) => Err(status).context(format!("read container {id}")),
     }
 }
