@@ -232,6 +232,13 @@ fn flags_that_make_no_sense_are_refused_by_name() {
 }
 
 #[test]
+fn a_manifest_does_not_choose_the_uid() {
+    let text = POD.replace("{name: web}", "{name: web, uid: ../../elsewhere}");
+    let shown = succeeds(&["run", "--dry-run", "-"], &text);
+    assert!(!shown.contains("elsewhere"), "{shown}");
+}
+
+#[test]
 fn two_pods_cannot_have_one_port() {
     let text = format!("{POD}---\n{}", POD.replace("{name: web}", "{name: second}"));
     let message = fails(125, &["run", "-"], &text);

@@ -46,3 +46,66 @@ fn every_stage_has_a_file_of_its_name() {
     }
     assert!(seen > 30, "only {seen} stages were looked at");
 }
+
+/// What `berth` prints when it is asked for help.
+fn help_of(words: &[&str]) -> String {
+    let output = Command::new(program("berth"))
+        .arg("help")
+        .args(words)
+        .output()
+        .expect("berth was built by the same call");
+    assert!(output.status.success(), "berth help {words:?}");
+    String::from_utf8(output.stdout).expect("help is text")
+}
+
+#[test]
+fn the_page_of_commands_lists_what_the_program_has() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let help = help_of(&[]);
+    let rows: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty() && !line.starts_with("  help "))
+        .collect();
+    assert!(rows.len() > 15, "{help}");
+    let table = format!("```text\n{}\n```\n", rows.join("\n"));
+    assert!(
+        page.contains(&table),
+        "docs/cli.md does not list the program's commands, which are:\n{table}"
+    );
+    for row in rows {
+        let name = row.split_whitespace().next().expect("a row has a name");
+        let title = format!("### `berth {name}`\n\n```console\n# ");
+        assert!(
+            page.contains(&title),
+            "docs/cli.md has no example of {name}"
+        );
+    }
+}
+
+#[test]
+fn the_examples_of_commands_use_options_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let mut seen = 0;
+    for line in page.lines().filter(|line| line.starts_with("# ")) {
+        // What stands before a pipe is another program's.
+        let Some((_, example)) = line.rsplit_once("berth ") else {
+            continue;
+        };
+        let mut words = example.split_whitespace();
+        let command = words.next().expect("an example has a command");
+        let help = help_of(&[command]);
+        for option in words.filter(|word| word.starts_with("--")) {
+            let named = |line: &str| line.split([' ', ',']).any(|word| word == option);
+            assert!(
+                help.lines().any(named),
+                "{line}: there is no {option}; the help is:\n{help}"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} options were looked at");
+}

@@ -141,6 +141,11 @@ pub fn read_request(arguments: &RunArguments) -> Result<Request> {
             Err(error) => mistakes.push(error.to_string()),
         }
     }
+    // As an API server does: a uid names one run of a pod, and directories here,
+    // so that no manifest can choose it.
+    for pod in &mut manifests.pods {
+        pod.metadata.uid = None;
+    }
     if mistakes.is_empty() {
         return Ok(Request {
             manifests,

@@ -24,7 +24,7 @@ pub struct StopArguments {
     #[arg(short, long, conflicts_with = "pods")]
     pub all: bool,
     /// Between the stop signal and the kill, instead of the pod's own time
-    #[arg(short, long = "time", value_parser = read_seconds, value_name = "TIME")]
+    #[arg(short = 't', long = "time", value_parser = read_seconds, value_name = "TIME")]
     pub grace: Option<Duration>,
 }
 

@@ -57,6 +57,8 @@ impl Server {
             return;
         }
         let outcome = match request {
+            // Who only asks is told to the end, as `berth ps` beside a `berth stop`.
+            Request::Status { id } => self.status(id.as_deref()),
             _ if self.shutdown.is_some() && request != Request::Shutdown => {
                 let message = "the monitor is shutting down; nothing was done".to_owned();
                 Err((FailureKind::WrongState, message))
@@ -65,7 +67,6 @@ impl Server {
             Request::Start { id } => self.start(client, &id),
             Request::Kill { id, signal, all } => self.kill(client, &id, signal, all),
             Request::Delete { id } => self.delete(client, &id),
-            Request::Status { id } => self.status(id.as_deref()),
             Request::ReopenLog { id } => self.reopen_log(&id),
             Request::Resize { id, width, height } => self.resize(&id, width, height),
             Request::Attach { id } => self.attach(client, &id),

@@ -77,7 +77,10 @@ const SHOP: &str = "
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings}
-data: {greeting: hello, page: 'from a file'}
+data:
+  greeting: hello
+  page: |
+    from a file
 ---
 apiVersion: v1
 kind: Secret
