@@ -65,11 +65,13 @@ fn a_job_in_the_background_is_listed_and_removed_pod_by_pod() {
     let said = machine.berth(&["logs", "sum-2"]).unwrap();
     assert_eq!(said, "part 2\n");
     machine.berth(&["rm", "-f", "--all"]).unwrap();
-    let message = machine.write("bad.yaml", &JOB.replace("CODE", "3"));
-    assert!(message.is_ok());
-    let message = machine.berth_fails(1, &["run", "-d", "bad.yaml"]).unwrap();
-    assert!(message.contains("BackoffLimitExceeded"), "{message}");
-    machine.berth(&["rm", "-f", "--all"]).unwrap();
+    // That nothing of it can begin is told to the one who waits.
+    let missing = JOB.replace("image: busybox", "image: nosuch");
+    machine.write("missing.yaml", &missing).unwrap();
+    let message = machine
+        .berth_fails(125, &["run", "-d", "missing.yaml"])
+        .unwrap();
+    assert!(message.contains("nosuch"), "{message}");
     machine.assert_clean().unwrap();
 }
 

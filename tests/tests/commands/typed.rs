@@ -64,7 +64,8 @@ fn a_terminal_joins_a_shell_in_the_background_and_leaves_it() {
     terminal.type_keys("\x10\x11").unwrap();
     assert_eq!(terminal.wait(LIMIT).unwrap().code(), Some(0));
     assert!(terminal.text().contains("detached"), "{}", terminal.text());
-    assert!(machine.berth(&["ps"]).unwrap().contains("Running"));
+    let table = machine.berth(&["ps", "-a"]).unwrap();
+    assert!(table.contains("Running"), "{table}");
     let mut terminal = machine.terminal(&["attach", "web"]).unwrap();
     terminal.type_keys("exit 9\n").unwrap();
     assert_eq!(terminal.wait(LIMIT).unwrap().code(), Some(9));

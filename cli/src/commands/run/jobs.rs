@@ -46,7 +46,11 @@ pub async fn run_job(
         crew.audience
             .say(&format!("job {name} is complete: {succeeded} succeeded"));
     }
-    Ok(Ended { statuses, failures })
+    Ok(Ended {
+        statuses,
+        failures,
+        never_began: false,
+    })
 }
 
 /// Why a job failed, if it did: its own reason, then that of its last pod.

@@ -134,11 +134,9 @@ fn container(
     );
     set(&mut container, "securityContext", security(flags)?);
     set(&mut container, "stdin", flags.interactive.then_some(true));
-    set(
-        &mut container,
-        "stdinOnce",
-        flags.interactive.then_some(true),
-    );
+    // Who leaves a terminal may come back to it; a pipe ends once.
+    let once = flags.interactive && !flags.tty;
+    set(&mut container, "stdinOnce", once.then_some(true));
     set(&mut container, "tty", flags.tty.then_some(true));
     Ok(Value::Object(container))
 }
