@@ -4,7 +4,8 @@ use serde_json::Value;
 fn json(machine: &Machine, words: &[&str]) -> Value {
     let mut all = words.to_vec();
     all.extend(["-o", "json"]);
-    serde_json::from_str(&machine.berth(&all).unwrap()).unwrap()
+    let text = machine.berth(&all).expect("berth prints it");
+    serde_json::from_str(&text).expect("it is JSON")
 }
 
 #[test]
