@@ -233,6 +233,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            crate::sweep::end_remains(self);
+        }
         // The shell ends with its standard input; a kill is for the case that
         // it did not get that far.
         drop(self.keeper.stdin.take());

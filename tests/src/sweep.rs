@@ -75,6 +75,26 @@ fn is_of_another(line: &str) -> bool {
     point.is_some_and(|point| !Path::new(point).exists())
 }
 
+/// Ends what a failed test left running and removes its groups, so that it takes
+/// no time from the tests after it. What cannot be ended is left: the test has
+/// failed already.
+pub fn end_remains(host: &Host) {
+    let Ok(found) = processes(host) else { return };
+    for line in found {
+        let pid = line.split(' ').next().and_then(|word| word.parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    // Groups can be removed once their processes are gone, children first.
+    std::thread::sleep(Duration::from_millis(200));
+    let mut groups = cgroups(host.name());
+    groups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for group in groups {
+        let _ = fs::remove_dir(group);
+    }
+}
+
 fn observe(host: &Host) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     found.extend(
