@@ -5,9 +5,10 @@
 //! fraction of a second late, and no process has to run for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
-use berth_runtime::monitor::protocol::{Event, Request};
+use berth_runtime::monitor::protocol::{ContainerRecord, Event, Request};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -67,7 +68,7 @@ impl Engine {
         // What is there at the beginning is no event.
         let mut known = self.phases();
         for id in known.keys() {
-            watched.subscribe(&self, id, &sender);
+            watched.subscribe(&self, id, Begin::Now, &sender);
         }
         loop {
             tokio::select! {
@@ -77,7 +78,7 @@ impl Engine {
             let now = self.phases();
             for (pod_id, change) in changes(&known, &now, now_ns()) {
                 if matches!(change, Change::SandboxReady { .. }) {
-                    watched.subscribe(&self, &pod_id, &sender);
+                    watched.subscribe(&self, &pod_id, Begin::WithThePod, &sender);
                 }
                 if sender.send(EngineEvent { pod_id, change }).await.is_err() {
                     return;
@@ -123,6 +124,75 @@ fn changes(
     list
 }
 
+/// From when on a monitor's events are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// What happened before is no event.
+    Now,
+    /// The pod is new: what happened until it was found is told as well.
+    WithThePod,
+}
+
+/// Passes a monitor's events on until one of the three has gone.
+async fn listen(
+    pod_dir: &Path,
+    pod_id: &str,
+    begin: Begin,
+    sender: &mpsc::Sender<EngineEvent>,
+) -> Option<()> {
+    // Subscribed first and asked for the state afterwards, nothing falls between
+    // the two; what is told twice is passed on once.
+    let stream = monitor_link::take_over(pod_dir, Request::Subscribe)
+        .await
+        .ok()?;
+    let tell = async |event: Event| {
+        let pod_id = pod_id.to_owned();
+        let change = Change::Container(event);
+        sender.send(EngineEvent { pod_id, change }).await.ok()
+    };
+    let mut told = BTreeSet::new();
+    if begin == Begin::WithThePod {
+        let records = monitor_link::status(pod_dir).await.ok()??;
+        for event in records.iter().flat_map(past) {
+            told.insert(name(&event));
+            tell(event).await?;
+        }
+    }
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let Ok(event) = serde_json::from_str::<Event>(&line) else {
+            continue;
+        };
+        if !told.remove(&name(&event)) {
+            tell(event).await?;
+        }
+    }
+    Some(())
+}
+
+/// What has happened to a container by now.
+fn past(record: &ContainerRecord) -> Vec<Event> {
+    let (id, at) = (record.id.clone(), record.created_at);
+    let mut events = vec![Event::Created { id, at }];
+    if record.started_at > 0 {
+        let (id, at) = (record.id.clone(), record.started_at);
+        events.push(Event::Started { id, at });
+    }
+    events.extend(record.exit.clone().map(Event::Exited));
+    events
+}
+
+/// An event that happens once to a container, by kind and container.
+fn name(event: &Event) -> (&'static str, String) {
+    match event {
+        Event::Created { id, .. } => ("created", id.clone()),
+        Event::Started { id, .. } => ("started", id.clone()),
+        Event::OomKilled { id, .. } => ("oom-killed", id.clone()),
+        Event::Exited(exit) => ("exited", exit.id.clone()),
+        Event::Deleted { id, .. } => ("deleted", id.clone()),
+    }
+}
+
 /// One task for each monitor that is listened to.
 #[derive(Default)]
 struct Watched {
@@ -130,27 +200,20 @@ struct Watched {
 }
 
 impl Watched {
-    fn subscribe(&mut self, engine: &Engine, pod_id: &str, sender: &mpsc::Sender<EngineEvent>) {
+    fn subscribe(
+        &mut self,
+        engine: &Engine,
+        pod_id: &str,
+        begin: Begin,
+        sender: &mpsc::Sender<EngineEvent>,
+    ) {
         let pod_dir = engine.paths().pod(pod_id);
         let (pod_id, sender) = (pod_id.to_owned(), sender.clone());
         let key = pod_id.clone();
         let task = tokio::spawn(async move {
-            let Ok(stream) = monitor_link::take_over(&pod_dir, Request::Subscribe).await else {
-                return;
-            };
-            let mut lines = BufReader::new(stream).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let Ok(event) = serde_json::from_str(&line) else {
-                    continue;
-                };
-                let event = EngineEvent {
-                    pod_id: pod_id.clone(),
-                    change: Change::Container(event),
-                };
-                if sender.send(event).await.is_err() {
-                    return;
-                }
-            }
+            // A monitor that has gone has nothing to tell, and a reader that has
+            // gone wants nothing.
+            let _ = listen(&pod_dir, &pod_id, begin, &sender).await;
         });
         if let Some(old) = self.tasks.insert(key, task) {
             old.abort();
@@ -182,6 +245,22 @@ impl Drop for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_pod_tells_what_happened_until_it_was_found() {
+        let record = |started_at| ContainerRecord {
+            id: "c".to_owned(),
+            pid: 7,
+            state: berth_runtime::monitor::protocol::ContainerState::Running,
+            created_at: 1,
+            started_at,
+            exit: None,
+        };
+        let names =
+            |record: &ContainerRecord| past(record).iter().map(|e| name(e).0).collect::<Vec<_>>();
+        assert_eq!(names(&record(0)), ["created"]);
+        assert_eq!(names(&record(2)), ["created", "started"]);
+    }
 
     #[test]
     fn two_looks_give_the_changes_between_them() {

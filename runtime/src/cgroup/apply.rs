@@ -36,12 +36,12 @@ impl CgroupPlan {
     /// [`CgroupError::InUse`] for a group in which a process lives already,
     /// [`CgroupError::Limit`] when the kernel refuses a value, with the field.
     pub fn create(&self) -> Result<(), CgroupError> {
-        self.create_in(CgroupVersion::V2)?;
-        let done = self.create_in(CgroupVersion::V1);
-        if let (Err(_), Some(unified)) = (&done, self.unified()) {
-            let _ = files::remove_directory(&unified.directory());
-        }
-        done
+        let mut made = Vec::new();
+        let both = [CgroupVersion::V2, CgroupVersion::V1];
+        let done = both
+            .iter()
+            .try_for_each(|version| self.create_each(*version, &mut made));
+        take_back_on_failure(done, &made)
     }
 
     /// The same in the hierarchies of one version: a process can be born in the
@@ -51,24 +51,24 @@ impl CgroupPlan {
     ///
     /// As [`Self::create`].
     pub fn create_in(&self, version: CgroupVersion) -> Result<(), CgroupError> {
-        let mut made: Vec<PathBuf> = Vec::new();
-        let done = self
-            .hierarchies
-            .iter()
+        let mut made = Vec::new();
+        let done = self.create_each(version, &mut made);
+        take_back_on_failure(done, &made)
+    }
+
+    fn create_each(
+        &self,
+        version: CgroupVersion,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<(), CgroupError> {
+        let hierarchies = self.hierarchies.iter();
+        hierarchies
             .filter(|hierarchy| hierarchy.version == version)
-            .try_for_each(|hierarchy| create_group(hierarchy, &mut made))
-            .and_then(|()| match version {
-                CgroupVersion::V1 => Ok(()),
-                CgroupVersion::V2 => self.attach_device_program(),
-            });
-        if done.is_err() {
-            // Children before parents. What cannot be removed is left to the
-            // caller's error, which tells why creation failed.
-            for directory in made.iter().rev() {
-                let _ = files::remove_directory(directory);
-            }
+            .try_for_each(|hierarchy| create_group(hierarchy, made))?;
+        match version {
+            CgroupVersion::V1 => Ok(()),
+            CgroupVersion::V2 => self.attach_device_program(),
         }
-        done
     }
 
     /// The version 2 directory, for `clone3(2)` with `CLONE_INTO_CGROUP`: the
@@ -229,6 +229,20 @@ fn replace_device_program(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result
 
 /// Makes one hierarchy's group, with its ancestors, and sets its limits.
 /// `made` gets each directory as it comes to be.
+/// Removes what was made, children before parents. What cannot be removed is left
+/// to the error that tells why creation failed.
+fn take_back_on_failure(
+    done: Result<(), CgroupError>,
+    made: &[PathBuf],
+) -> Result<(), CgroupError> {
+    if done.is_err() {
+        for directory in made.iter().rev() {
+            let _ = files::remove_directory(directory);
+        }
+    }
+    done
+}
+
 fn create_group(plan: &HierarchyPlan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let directory = plan.directory();
     // Nearly always the parent is there, and one call does it.

@@ -140,8 +140,8 @@ fn mistakes_name_their_field() {
         ),
         (
             "/mounts",
-            json!([{"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}]),
-            "tmpcopyup",
+            json!([{"destination": "/x", "type": "tmpfs", "options": ["idmap"]}]),
+            "idmap",
         ),
     ];
     for (pointer, value, expected) in cases {

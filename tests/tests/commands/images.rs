@@ -1,3 +1,5 @@
+//! Images by command: load, remove, prune, and what a missing one is told as.
+
 use berth_tests::machine::Machine;
 
 #[test]

@@ -1,3 +1,5 @@
+//! What flags of `berth run` mean within the container.
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! Jobs by command, in the foreground and in the background.
+
 use berth_tests::machine::{LIMIT, Machine};
 use serde_json::Value;
 

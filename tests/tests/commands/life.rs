@@ -1,3 +1,5 @@
+//! Lives of pods: unattended ones, stop, kill, wait, events.
+
 use std::io::Write;
 use std::process::Stdio;
 use std::time::Instant;

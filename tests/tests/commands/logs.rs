@@ -1,3 +1,5 @@
+//! `berth logs`: cut, dated, followed.
+
 use berth_tests::machine::{LIMIT, Machine};
 
 const LINES: &str = "

@@ -1,3 +1,5 @@
+//! What `ps`, `inspect`, `stats`, `top` and `info` show.
+
 use berth_tests::machine::Machine;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! What is typed: Ctrl-C, `exec -it`, `attach`.
+
 use std::time::Duration;
 
 use berth_tests::machine::{LIMIT, Machine};

@@ -1,3 +1,5 @@
+//! Where variables come from.
+
 use super::world::{World, assert_lines};
 
 const SOURCES: &str = r"

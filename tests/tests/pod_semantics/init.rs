@@ -1,3 +1,5 @@
+//! Init containers and sidecars: their order and their failures.
+
 use std::time::Duration;
 
 use super::world::{World, assert_order, container, holds};

@@ -1,3 +1,5 @@
+//! Deployments, Jobs and mistakes in manifests.
+
 use serde_json::Value;
 
 use super::world::World;

@@ -1,3 +1,5 @@
+//! Ports, names and addresses of a pod.
+
 use std::io::Read;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Startup, liveness and readiness.
+
 use super::world::{World, assert_lines, container, holds};
 
 #[test]

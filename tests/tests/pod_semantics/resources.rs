@@ -1,3 +1,5 @@
+//! Limits, and what happens at them.
+
 use super::world::{World, assert_lines, container};
 
 #[test]

@@ -1,3 +1,5 @@
+//! Restart policies and their back-off.
+
 use super::world::{World, assert_lines, container};
 
 #[test]

@@ -1,3 +1,5 @@
+//! Users, capabilities, privileges and kernel parameters.
+
 use super::world::{World, assert_lines};
 
 /// A pod of one container that prints what the kernel says of it.

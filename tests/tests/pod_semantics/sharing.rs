@@ -1,3 +1,5 @@
+//! What containers of a pod share, and what not.
+
 use super::world::{World, assert_lines};
 
 const TWO: &str = r"

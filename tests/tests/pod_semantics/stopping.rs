@@ -1,3 +1,5 @@
+//! How a pod ends: grace, hooks, order.
+
 use std::time::{Duration, Instant};
 
 use super::world::{World, assert_order};
@@ -47,7 +49,7 @@ spec:
     .replace('`', "\"");
     world.detach(&pod);
     let begin = Instant::now();
-    world.machine.berth(&["stop", "-g", "1s", "deaf"]).unwrap();
+    world.machine.berth(&["stop", "-t", "1s", "deaf"]).unwrap();
     assert!(
         begin.elapsed() < Duration::from_secs(10),
         "{:?}",

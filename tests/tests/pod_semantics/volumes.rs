@@ -1,3 +1,5 @@
+//! Volumes of every kind, and attempts to leave them.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 
