@@ -227,8 +227,6 @@ fn replace_device_program(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result
     bpf::attach_device_program(group, program.as_fd(), old.as_ref().map(AsFd::as_fd))
 }
 
-/// Makes one hierarchy's group, with its ancestors, and sets its limits.
-/// `made` gets each directory as it comes to be.
 /// Removes what was made, children before parents. What cannot be removed is left
 /// to the error that tells why creation failed.
 fn take_back_on_failure(
@@ -243,6 +241,8 @@ fn take_back_on_failure(
     done
 }
 
+/// Makes one hierarchy's group, with its ancestors, and sets its limits.
+/// `made` gets each directory as it comes to be.
 fn create_group(plan: &HierarchyPlan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let directory = plan.directory();
     // Nearly always the parent is there, and one call does it.
