@@ -259,7 +259,12 @@ fn without_version_2_a_fork_bomb_is_killed_as_well() {
     }
     group.plan.kill_all().expect("killed");
     assert!(group.plan.pids().expect("a list").is_empty());
-    assert_eq!(child.wait().expect("dead").signal(), Some(9));
+    // The first shell may have given up by itself, when a fork of its own failed.
+    let ended = child.wait().expect("dead");
+    assert!(
+        ended.signal() == Some(9) || ended.code() == Some(2),
+        "{ended}"
+    );
     group.plan.remove().expect("removed");
 }
 

@@ -78,7 +78,7 @@ fn a_pod_in_the_background_is_listed_entered_stopped_and_removed() {
     assert_eq!(name, "front\n");
     let page = machine
         .host()
-        .get("127.0.0.1:8081".parse().unwrap(), "/")
+        .get_within(LIMIT, "127.0.0.1:8081".parse().unwrap(), "/")
         .unwrap();
     assert_eq!(page.status, 200);
     let table = machine.berth(&["ps"]).unwrap();

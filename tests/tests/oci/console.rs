@@ -180,6 +180,8 @@ fn exec_in_the_foreground() {
     check(Who::All, |lab| {
         lab.start("c", as_is)?;
         let mut terminal = on_terminal(lab, &["exec", "--tty", "c", "sh"])?;
+        // Keys typed before the shell reads are echoed twice and confuse it.
+        terminal.wait_for("/ # ", LIMIT)?;
         terminal.type_keys("echo $((40 + 2)); tty; stty size\n")?;
         terminal.wait_for("\n42\n", LIMIT)?;
         terminal.wait_for("/dev/pts/", LIMIT)?;
