@@ -15,6 +15,7 @@ use crate::cgroup::plan::CgroupPlan;
 use crate::creation::{Creation, Gate, Wishes};
 use crate::plan::CreatePlan;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce};
+use crate::sys::procfs::Procfs;
 use crate::sys::seccomp::BpfProgram;
 use crate::sys::{channel, process};
 
@@ -104,6 +105,9 @@ pub struct Init {
     pub filter: Option<BpfProgram>,
     /// What init says when the exec fails: to whoever called `start`.
     pub caller: Option<OwnedFd>,
+    /// The machine's procfs, opened before a namespace of others is entered, where a
+    /// later stage writes to it.
+    pub procfs: Option<Procfs>,
     /// The table that both sides run.
     pub table: &'static [Stage],
     /// What the runtime said while something else was waited for.
@@ -132,6 +136,7 @@ impl Init {
             program: None,
             filter: creation.filter.clone(),
             caller: None,
+            procfs: None,
             table: creation.table,
             early: None,
         }
@@ -185,6 +190,11 @@ impl Init {
     /// `EPIPE`: it is gone.
     pub fn tell(&self, message: Message) -> Result<(), StageError> {
         Ok(channel::send(self.channel.as_fd(), &[message as u8])?)
+    }
+
+    /// Whether some stage after `join-spaces` writes to procfs.
+    pub fn writes_to_procfs(&self) -> bool {
+        self.plan.process.oom_score_adj.is_some()
     }
 
     /// Whether `start` comes from another process than the one that made us.

@@ -20,6 +20,8 @@ pub mod privilege;
 pub mod process;
 /// fork(2) without execve(2), and what such a copy must not keep.
 pub mod process_copy;
+/// Reads and writes below `/proc` that nothing can redirect.
+pub mod procfs;
 /// Memory that is held and not needed.
 pub mod residence;
 /// Filters on system calls: seccomp(2).

@@ -3,6 +3,9 @@
 //! All files are opened before the first is entered: once the mount namespace
 //! is another one, the host's paths mean nothing. The order within does not
 //! matter to the kernel, except that the mount namespace comes last.
+//!
+//! For the same reason the machine's procfs is opened here where a later stage
+//! writes to it: inside, `/proc` is whatever the container put there.
 
 use std::os::fd::AsFd;
 
@@ -12,6 +15,7 @@ use super::clone_init::open_namespace;
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::process;
+use crate::sys::procfs::Procfs;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -23,6 +27,9 @@ pub const STAGE: Stage = Stage {
 };
 
 fn join_spaces(init: &mut Init) -> Result<(), StageError> {
+    if init.writes_to_procfs() {
+        init.procfs = Some(Procfs::open()?);
+    }
     let mut opened = Vec::new();
     for namespace in &init.plan.namespaces.joined {
         // The pid namespace was joined by being cloned into it.

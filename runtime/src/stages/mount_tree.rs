@@ -15,6 +15,7 @@ use crate::sys::call::SyscallError;
 use crate::sys::mount;
 use crate::sys::mount::{AttributeChange, Depth};
 use crate::sys::path::{self, Missing};
+use crate::sys::procfs;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -140,10 +141,8 @@ fn allow_over_proc(
     opened: BorrowedFd<'_>,
     tree: BorrowedFd<'_>,
 ) -> Result<(), SyscallError> {
-    // The root of every procfs has this number: PROC_ROOT_INO in linux/proc_ns.h.
-    const ROOT_INODE: u64 = 1;
-    let is_whole = path::status(opened)?.st_ino == ROOT_INODE
-        && mount::filesystem_magic(tree)? == libc::PROC_SUPER_MAGIC;
+    let is_whole =
+        procfs::is_root(opened)? && mount::filesystem_magic(tree)? == libc::PROC_SUPER_MAGIC;
     let plain = path::without_dots(place);
     if is_whole || PROC_FILES.iter().any(|file| plain == Path::new(file)) {
         return Ok(());

@@ -2,9 +2,12 @@
 //!
 //! Without a session of its own init would share the caller's terminal, and a
 //! program in the container could type into it (`TIOCSTI`).
+//!
+//! The score is written through the procfs that `join-spaces` opened: in `exec`
+//! this process is in the container's mount namespace already, and what lies at
+//! `/proc` there is the container's choice.
 
 use std::ffi::CString;
-use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -16,7 +19,7 @@ use crate::sys::process;
 pub const STAGE: Stage = Stage {
     name: "new-session",
     effect: "init leads a session with a keyring of its own and has its OOM score",
-    after: &["clone-init"],
+    after: &["clone-init", "join-spaces"],
     see: &[
         "setsid(2)",
         "session-keyring(7)",
@@ -28,11 +31,12 @@ pub const STAGE: Stage = Stage {
 fn new_session(init: &mut Init) -> Result<(), StageError> {
     process::setsid()?;
     if let Some(score) = init.plan.process.oom_score_adj {
-        let file = Path::new("/proc/self/oom_score_adj");
-        std::fs::write(file, score.to_string()).map_err(|source| StageError::File {
-            path: format!("process.oomScoreAdj: writing {score} to {}", file.display()),
-            source,
-        })?;
+        let procfs = init.procfs.as_ref().expect("join-spaces opened it");
+        procfs
+            .write("self/oom_score_adj", &score.to_string())
+            .map_err(|error| {
+                StageError::Refused(format!("process.oomScoreAdj: {score}: {error}"))
+            })?;
     }
     if !init.wishes.no_new_keyring {
         let name = CString::new(format!("_ses.{}", init.plan.id)).unwrap_or_default();

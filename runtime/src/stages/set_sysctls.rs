@@ -5,14 +5,9 @@
 //! or another container put over `/proc/sys` can redirect them
 //! (CVE-2019-16884, CVE-2025-52881).
 
-use std::os::fd::AsFd;
-use std::path::Path;
-
-use rustix::fs::OFlags;
-
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
-use crate::sys::{mount, path};
+use crate::sys::procfs::Procfs;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -27,14 +22,10 @@ fn set_sysctls(init: &mut Init) -> Result<(), StageError> {
     if init.plan.sysctls.is_empty() {
         return Ok(());
     }
-    let context = mount::fsopen("proc")?;
-    mount::fsconfig_create(context.as_fd(), "proc")?;
-    let procfs = mount::fsmount(context.as_fd(), 0)?;
+    let procfs = Procfs::private()?;
     for (name, value) in &init.plan.sysctls {
-        let file = Path::new("sys").join(name);
-        let opened = path::open_plain(procfs.as_fd(), &file, OFlags::WRONLY);
-        opened
-            .and_then(|opened| path::write_text(opened.as_fd(), value, &file))
+        procfs
+            .write(&format!("sys/{name}"), value)
             .map_err(|error| {
                 StageError::Refused(format!(
                     "linux.sysctl[{:?}]: {error}",

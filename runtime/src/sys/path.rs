@@ -325,7 +325,7 @@ fn create_missing(
 }
 
 /// `openat2` may answer `EAGAIN` when something was renamed while it looked.
-fn open_again(
+pub(super) fn open_again(
     root: BorrowedFd<'_>,
     path: &Path,
     flags: OFlags,
