@@ -12,7 +12,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -24,6 +23,7 @@ use super::log_lines::Stream;
 use super::oci_call::ContainerStdio;
 use super::oom::OomWatch;
 use super::protocol::{ContainerRecord, ContainerState, CreateContainer, ExitRecord};
+use crate::clock::now_nanoseconds;
 
 /// The most of standard input that waits for the container to read it.
 pub const STDIN_LIMIT_BYTES: usize = 64 * 1024;
@@ -315,14 +315,6 @@ impl Input {
         }
         std::ops::ControlFlow::Continue(())
     }
-}
-
-/// Nanoseconds since the epoch.
-pub fn now_nanoseconds() -> i64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Where `create` is to write the init's number.

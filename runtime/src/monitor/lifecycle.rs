@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
 
 use super::connection::Role;
-use super::container::{Ending, now_nanoseconds, pid_file};
+use super::container::{Ending, pid_file};
 use super::daemon::remove_empty_log;
 use super::exits::write_exit;
 use super::failure::chain_text;
@@ -15,6 +15,7 @@ use super::oom::OomWatch;
 use super::protocol::{ContainerState, Event, ExitRecord, FailureKind, Reply, SOCKET_NAME};
 use super::requests::failed;
 use super::server::{PendingCall, Purpose, Server, Shutdown, attached_to};
+use crate::clock::now_nanoseconds;
 use crate::sys::process::{HostPid, kill};
 
 /// How long one run of the OCI runtime may hold up a shutdown.

@@ -175,7 +175,7 @@ impl Server {
         self.call_runtime(id, verb, Some(client))?;
         // The program may end before `start` returns, and its record needs this.
         let container = self.known(id)?;
-        container.started_at = super::container::now_nanoseconds();
+        container.started_at = crate::clock::now_nanoseconds();
         Ok(Outcome::Later)
     }
 

@@ -24,7 +24,7 @@ use rustix::event::PollFlags;
 
 use super::accounting::Accounting;
 use super::connection::{Connection, Role};
-use super::container::{Container, Ending, now_nanoseconds};
+use super::container::{Container, Ending};
 use super::failure::{Context as _, MonitorError};
 use super::frames::append_frames;
 use super::log_lines::Stream;
@@ -32,6 +32,7 @@ use super::namespaces::Pins;
 use super::oci_call::OciCall;
 use super::protocol::{Event, FrameKind, MonitorConfig, Reply, Request};
 use super::readiness::Source;
+use crate::clock::now_nanoseconds;
 use crate::sys::residence::{ProgramText, malloc_trim};
 
 /// The size of one read. A pipe holds 64 KiB, so a busy one takes a few.
