@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use crate::causes::chain;
 use crate::cgroup::error::CgroupError;
 use crate::hooks::HookError;
 use crate::ids::InvalidId;
 use crate::plan::SpecError;
-use crate::stage::{StageFailure, chain};
+use crate::stage::StageFailure;
 use crate::state::StateError;
 use crate::sys::call::SyscallError;
 

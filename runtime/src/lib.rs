@@ -5,6 +5,8 @@
 
 /// The command line.
 pub mod arguments;
+/// An error with its causes as text.
+pub mod causes;
 /// Control groups: counting and limiting.
 pub mod cgroup;
 /// Wall-clock time as text.

@@ -14,6 +14,7 @@ use std::ffi::CString;
 
 use serde::{Deserialize, Serialize};
 
+use crate::causes::chain;
 use crate::creation::Creation;
 use crate::init::Init;
 use crate::sys;
@@ -117,22 +118,6 @@ fn in_stage(stage: &str) -> String {
     } else {
         format!("stage {stage}: ")
     }
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Transparent errors repeat their source.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Sets the thread's name and, when asked to, tells what begins.

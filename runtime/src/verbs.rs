@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
         }
         Verb::Monitor(arguments) => match monitor::run(&arguments.pod_dir) {
             Ok(()) => Ok(0),
-            Err(error) => Err(Error::new(ErrorKind::Failed, crate::stage::chain(&error))),
+            Err(error) => Err(Error::new(ErrorKind::Failed, crate::causes::chain(&error))),
         },
     }
 }

@@ -21,7 +21,8 @@ use std::path::Path;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, setsid, umask, waitpid};
 
-use super::failure::{Context as _, MonitorError, chain_text};
+use super::failure::{Context as _, MonitorError};
+use crate::causes::chain;
 use crate::sys::process::exit_now;
 use crate::sys::process_copy::{Side, close_inherited, fork};
 
@@ -44,7 +45,7 @@ impl Starter {
     fn tell_failure(self, error: &MonitorError) {
         // A starter that was killed meanwhile reads nothing, and nobody else
         // is there to be told.
-        let _ = File::from(self.pipe).write_all(chain_text(error).as_bytes());
+        let _ = File::from(self.pipe).write_all(chain(error).as_bytes());
     }
 }
 
@@ -112,7 +113,7 @@ fn run_detached<T>(
             0
         }
         Err(error) => {
-            eprintln!("{}", chain_text(&error));
+            eprintln!("{}", chain(&error));
             1
         }
     }

@@ -68,18 +68,6 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
-/// An error and its causes in one line, for a reader in another process.
-pub fn chain_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
 /// The name of a path in an error's step.
 pub(super) fn named(verb: &str, path: &Path) -> String {
     format!("{verb} {}", path.display())

@@ -8,13 +8,13 @@ use super::connection::Role;
 use super::container::{Ending, pid_file};
 use super::daemon::remove_empty_log;
 use super::exits::write_exit;
-use super::failure::chain_text;
 use super::log_lines::Stream;
 use super::oci_call::one_line;
 use super::oom::OomWatch;
 use super::protocol::{ContainerState, Event, ExitRecord, FailureKind, Reply, SOCKET_NAME};
 use super::requests::failed;
 use super::server::{PendingCall, Purpose, Server, Shutdown, attached_to};
+use crate::causes::chain;
 use crate::clock::now_nanoseconds;
 use crate::sys::process::{HostPid, kill};
 
@@ -235,7 +235,7 @@ impl Server {
         container.close();
         if let Err(error) = write_exit(&self.pod_dir, &record) {
             // Told all the same: a full disk must not make a pod immortal.
-            eprintln!("{}", chain_text(&error));
+            eprintln!("{}", chain(&error));
         }
         if oom_grew {
             self.tell(&Event::OomKilled {
@@ -344,9 +344,9 @@ impl Server {
             return;
         };
         let mut failures = shutdown.failures;
-        failures.extend(pins.remove().iter().map(|error| chain_text(error)));
+        failures.extend(pins.remove().iter().map(|error| chain(error)));
         if let Some(mut accounting) = self.accounting.take() {
-            failures.extend(accounting.leave().iter().map(|error| chain_text(error)));
+            failures.extend(accounting.leave().iter().map(|error| chain(error)));
         }
         // Removed before the answer: whoever has it may make the pod anew.
         if failures.is_empty() {

@@ -26,9 +26,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
 use super::daemon::reap;
-use super::failure::{Context as _, MonitorError, chain_text, named};
+use super::failure::{Context as _, MonitorError, named};
 use super::pod_init::{HARMLESS, execute};
 use super::protocol::{MonitorConfig, NAMESPACES_FOLDER, PodNamespace};
+use crate::causes::chain;
 use crate::sys::process::{HostPid, exit_now, kill};
 use crate::sys::process_copy::{Side, fork};
 
@@ -209,7 +210,7 @@ fn make(
     let mut report = File::from(report);
     let written = match &made {
         Ok(pid) => write!(report, "{READY}{pid}"),
-        Err(error) => report.write_all(chain_text(error).as_bytes()),
+        Err(error) => report.write_all(chain(error).as_bytes()),
     };
     drop((report, lifeline_reader));
     if made.is_err() || written.is_err() {

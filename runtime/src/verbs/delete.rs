@@ -68,7 +68,7 @@ pub fn destroy(found: &Found) -> Result<(), Error> {
         for hook in hooks.unwrap_or_default() {
             // The spec: a poststop hook that fails is told of and nothing more.
             if let Err(error) = run_hooks("poststop", &[hook], &stopped(found)) {
-                eprintln!("berth-oci: warning: {}", crate::stage::chain(&error));
+                eprintln!("berth-oci: warning: {}", crate::causes::chain(&error));
             }
         }
     }

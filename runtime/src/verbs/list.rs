@@ -21,7 +21,7 @@ pub fn list(global: &Global, arguments: &ListArguments) -> Result<i32, Error> {
                 found.push((record, status));
             }
             Err(crate::state::StateError::Missing(_)) => {}
-            Err(error) => eprintln!("berth-oci: {id}: {}", crate::stage::chain(&error)),
+            Err(error) => eprintln!("berth-oci: {id}: {}", crate::causes::chain(&error)),
         }
     }
     if arguments.quiet {
