@@ -25,6 +25,8 @@ pub mod ids;
 pub mod init;
 /// The process that outlives every daemon: one a pod.
 pub mod monitor;
+/// The kernel's list of mounts.
+pub mod mountinfo;
 /// What is to be done, decided before anything is.
 pub mod plan;
 /// A runtime in the foreground: signals, terminal, end.

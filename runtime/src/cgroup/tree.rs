@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
 use super::files;
+use crate::mountinfo::{self, Mount, unescape};
 
 /// Which of the two interfaces a hierarchy speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,24 +89,11 @@ fn words(text: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// One line of mountinfo, as far as it matters here.
-struct Mount<'a> {
-    id: &'a [u8],
-    parent: &'a [u8],
-    root: &'a [u8],
-    mount_point: &'a [u8],
-    filesystem: &'a [u8],
-    super_options: &'a [u8],
-}
-
 /// Makes the tree out of the text of the two files of `/proc`.
 ///
 /// Version 2 controllers stay empty, because neither file names them.
 pub fn parse_tree(mountinfo: &[u8], own_groups: &[u8]) -> CgroupTree {
-    let mounts: Vec<Mount> = mountinfo
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_mount)
-        .collect();
+    let mounts: Vec<Mount> = mountinfo::parse(mountinfo).collect();
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for mount in &mounts {
         let version = match mount.filesystem {
@@ -129,34 +117,11 @@ pub fn parse_tree(mountinfo: &[u8], own_groups: &[u8]) -> CgroupTree {
         hierarchies.push(Hierarchy {
             version,
             controllers,
-            mount_point: PathBuf::from(OsStr::from_bytes(&unescape(mount.mount_point))),
+            mount_point: unescape(mount.mount_point),
             own_group: below_root(own, &unescape(mount.root)),
         });
     }
     CgroupTree { hierarchies }
-}
-
-/// `36 35 98:0 /root /mount/point rw,noatime shared:1 - type source options`.
-fn parse_mount(line: &[u8]) -> Option<Mount<'_>> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let id = fields.next()?;
-    let parent = fields.next()?;
-    let _device = fields.next()?;
-    let root = fields.next()?;
-    let mount_point = fields.next()?;
-    // Optional fields in any number end with a lone dash.
-    fields.find(|field| *field == b"-")?;
-    let filesystem = fields.next()?;
-    let _source = fields.next()?;
-    let super_options = fields.next()?;
-    Some(Mount {
-        id,
-        parent,
-        root,
-        mount_point,
-        filesystem,
-        super_options,
-    })
 }
 
 /// Whether a path lookup of the mount point ends on another mount.
@@ -238,35 +203,13 @@ fn own_group<'a>(own_groups: &'a [u8], version: CgroupVersion, controllers: &[St
 }
 
 /// Where a group is below a mount that shows only the part from `root` on.
-fn below_root(group: &[u8], root: &[u8]) -> PathBuf {
+fn below_root(group: &[u8], root: &Path) -> PathBuf {
     let group = Path::new(OsStr::from_bytes(group));
-    let root = Path::new(OsStr::from_bytes(root));
     // A group outside the visible part cannot be named: the top stands for it.
     group
         .strip_prefix(root)
         .map(Path::to_path_buf)
         .unwrap_or_default()
-}
-
-/// Blanks and backslashes in mountinfo are written as `\040` and the like.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'\\'
-            && let Some(digits) = tail.get(..3)
-            && let Some(value) = std::str::from_utf8(digits)
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        {
-            plain.push(value);
-            rest = &tail[3..];
-        } else {
-            plain.push(byte);
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

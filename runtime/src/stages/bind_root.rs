@@ -5,9 +5,10 @@
 //! made private first, for a shared mount cannot become a root.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::init::Init;
+use crate::mountinfo;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::mount::{AttributeChange, Depth};
 use crate::sys::{mount, path};
@@ -45,7 +46,7 @@ fn bind_root(init: &mut Init) -> Result<(), StageError> {
 /// `/proc/self/mountinfo` that the path begins with.
 fn quiet_mount_of(rootfs: &Path) -> Result<(), StageError> {
     let file = "/proc/self/mountinfo";
-    let table = std::fs::read_to_string(file).map_err(|source| StageError::File {
+    let table = std::fs::read(file).map_err(|source| StageError::File {
         path: file.to_owned(),
         source,
     })?;
@@ -53,9 +54,7 @@ fn quiet_mount_of(rootfs: &Path) -> Result<(), StageError> {
         path: rootfs.display().to_string(),
         source,
     })?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let holder = points
-        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+    let holder = mountinfo::mount_points(&table)
         .filter(|point| resolved.starts_with(point))
         .max_by_key(|point| point.as_os_str().len());
     let Some(holder) = holder else { return Ok(()) };
