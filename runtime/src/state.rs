@@ -383,15 +383,15 @@ impl InitRecord {
     ///
     /// `ENOENT`: it is gone.
     pub fn observe(pid: HostPid) -> Result<InitRecord, SyscallError> {
-        let start_ticks = process::start_ticks(pid)?;
+        let start_ticks = process::read_stat(pid)?.start_ticks;
         Ok(InitRecord { pid, start_ticks })
     }
 
     /// Whether the process still runs. One that has ended but was not waited
     /// for does not.
     pub fn is_alive(self) -> bool {
-        process::start_ticks(self.pid) == Ok(self.start_ticks)
-            && process::is_zombie(self.pid) == Ok(false)
+        process::read_stat(self.pid)
+            .is_ok_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_zombie())
     }
 
     /// A descriptor that stands for the process, whatever becomes of its number.

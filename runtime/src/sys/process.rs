@@ -65,11 +65,7 @@ pub fn clone3(
     namespaces: CloneFlags,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Cloned, SyscallError> {
-    assert_eq!(
-        count_threads(),
-        1,
-        "clone3 of a process with several threads"
-    );
+    assert_single_thread();
     let mut pidfd: libc::c_int = -1;
     let into_cgroup = if cgroup.is_some() {
         CLONE_INTO_CGROUP
@@ -119,11 +115,7 @@ pub fn clone3(
 ///
 /// As [`clone3`].
 pub fn clone_sibling() -> Result<Option<HostPid>, SyscallError> {
-    assert_eq!(
-        count_threads(),
-        1,
-        "clone3 of a process with several threads"
-    );
+    assert_single_thread();
     // SAFETY: all zeroes is a value of this structure of numbers. The signal at
     // the end is the parent's, and must be 0 here.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -351,18 +343,22 @@ pub fn become_subreaper() -> Result<(), SyscallError> {
 ///
 /// `ENOSYS` before Linux 5.9.
 pub fn close_on_exec_from(first: u32) -> Result<(), SyscallError> {
-    // SAFETY: only flags of descriptors change; none is closed here.
-    let returned = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    finish(check(returned).map(drop), || {
-        format!("close_range({first}, ~0, CLOSE_RANGE_CLOEXEC)")
-    })
+    finish(
+        close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC),
+        || format!("close_range({first}, ~0, CLOSE_RANGE_CLOEXEC)"),
+    )
+}
+
+/// `int close_range(unsigned first, unsigned last, int flags);`
+///
+/// Without a flag it closes descriptors whatever their owners in this process
+/// think, so only a fresh copy of it may ask for that.
+pub(super) fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: three numbers are passed. The callers are `close_on_exec_from`,
+    // which closes none, and `close_inherited` in a copy of the process, where
+    // no owner of the closed numbers is ever used or dropped.
+    let returned = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    check(returned).map(drop)
 }
 
 /// `dup2(2)` onto one of the three standard streams; the copy survives an exec.
@@ -456,27 +452,27 @@ pub fn stop_here() {
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
-/// When a process began, in clock ticks since boot: with its number it names it
-/// for good (field 22 of `/proc/PID/stat`, proc_pid_stat(5)).
-///
-/// # Errors
-///
-/// `ENOENT` or `ESRCH`: no such process.
-pub fn start_ticks(pid: HostPid) -> Result<u64, SyscallError> {
-    Ok(read_stat(pid)?.1)
+/// Two fields of `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessStat {
+    state: char,
+    /// When it began, in clock ticks since boot: with its number it names it for good.
+    pub start_ticks: u64,
 }
 
-/// Whether a process has ended but was not waited for yet.
-///
-/// # Errors
-///
-/// `ENOENT` or `ESRCH`: no such process.
-pub fn is_zombie(pid: HostPid) -> Result<bool, SyscallError> {
-    Ok(matches!(read_stat(pid)?.0, 'Z' | 'X'))
+impl ProcessStat {
+    /// Whether it has ended but was not waited for yet.
+    pub fn is_zombie(self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
 }
 
 /// State and start of a process.
-fn read_stat(pid: HostPid) -> Result<(char, u64), SyscallError> {
+///
+/// # Errors
+///
+/// `ENOENT` or `ESRCH`: no such process.
+pub fn read_stat(pid: HostPid) -> Result<ProcessStat, SyscallError> {
     let path = format!("/proc/{}/stat", pid.0);
     let text = finish(std::fs::read_to_string(&path), || {
         format!("open({})", quoted(Path::new(&path)))
@@ -485,28 +481,41 @@ fn read_stat(pid: HostPid) -> Result<(char, u64), SyscallError> {
     let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let mut fields = fields.split(' ');
     let state = fields.next().and_then(|field| field.chars().next());
-    let started = fields.nth(18).and_then(|field| field.parse().ok());
-    state
-        .zip(started)
-        .ok_or_else(|| SyscallError::new(format!("read({path:?})"), Errno::EBADMSG))
+    let start_ticks = fields.nth(18).and_then(|field| field.parse().ok());
+    match (state, start_ticks) {
+        (Some(state), Some(start_ticks)) => Ok(ProcessStat { state, start_ticks }),
+        _ => Err(SyscallError::new(format!("read({path:?})"), Errno::EBADMSG)),
+    }
 }
 
-/// How many threads this process has: the kernel counts `/proc/self/task`'s folders as links.
-fn count_threads() -> u64 {
-    rustix::fs::stat("/proc/self/task").map_or(1, |found| found.st_nlink.saturating_sub(2))
+/// Stops a copy of this process that would lack threads, and find the locks that they hold.
+///
+/// # Panics
+///
+/// When there is a second thread.
+pub(super) fn assert_single_thread() {
+    // The kernel counts the folders of /proc/self/task as links. Without /proc,
+    // which only a container's own mounts can lack, there is nothing to ask.
+    let folders = rustix::fs::stat("/proc/self/task");
+    let threads = folders.map_or(1, |found| found.st_nlink.saturating_sub(2));
+    assert_eq!(
+        threads, 1,
+        "a process with several threads must not copy itself"
+    );
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HostPid, is_zombie, start_ticks};
+    use super::{HostPid, read_stat};
 
     #[test]
     fn a_process_is_named_by_number_and_start() {
         let me = HostPid(std::process::id() as i32);
-        let first = start_ticks(me).expect("we live");
-        assert_eq!(first, start_ticks(me).expect("we live"));
-        assert!(first > 0);
-        assert!(!is_zombie(me).expect("we live"));
-        assert!(start_ticks(HostPid(i32::MAX)).is_err());
+        let first = read_stat(me).expect("we live");
+        let again = read_stat(me).expect("we live");
+        assert_eq!(first.start_ticks, again.start_ticks);
+        assert!(first.start_ticks > 0);
+        assert!(!again.is_zombie());
+        assert!(read_stat(HostPid(i32::MAX)).is_err());
     }
 }

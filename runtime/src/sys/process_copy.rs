@@ -11,6 +11,8 @@ use std::process::Command;
 
 use nix::sys::signal::SigSet;
 
+use super::process::{assert_single_thread, close_range};
+
 /// Which side of a [`fork`] the caller is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -37,11 +39,7 @@ pub enum Side {
 ///
 /// When this process has more than one thread.
 pub fn fork() -> io::Result<Side> {
-    assert_eq!(
-        count_threads()?,
-        1,
-        "a process with several threads must not copy itself"
-    );
+    assert_single_thread();
     // SAFETY: this process has exactly one thread (asserted above), so no lock
     // can be held by a thread that the child lacks.
     match unsafe { libc::fork() } {
@@ -70,11 +68,11 @@ pub fn close_inherited(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut first = 3;
     for number in kept {
         if first < number {
-            close_range(first, number - 1)?;
+            close_range(first, number - 1, 0)?;
         }
         first = first.max(number + 1);
     }
-    close_range(first, u32::MAX)
+    Ok(close_range(first, u32::MAX, 0)?)
 }
 
 /// `int sigprocmask(SIG_SETMASK, [], NULL)`, between `fork(2)` and `execve(2)`.
@@ -90,17 +88,4 @@ pub fn unblock_signals_before_exec(command: &mut Command) {
     unsafe {
         command.pre_exec(unblock);
     }
-}
-
-fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: the caller of close_inherited is a fresh copy of the process: no
-    // owner of these numbers is ever used or dropped in it.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn count_threads() -> io::Result<usize> {
-    Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
