@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
+use crate::mountinfo::{self, unescape};
+
 /// How often to look for the kill after v1 announced it.
 const LOOKS: u8 = 20;
 
@@ -186,25 +188,18 @@ enum Hierarchy {
 
 /// Where a group of a hierarchy is found, if that part of it is mounted.
 fn folder_of(path: &str, mounts: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut kind = kind.split(' ');
-        let file_system = kind.next()?;
-        let options = kind.nth(1)?;
+    mountinfo::parse(mounts.as_bytes()).find_map(|mount| {
+        let mut options = mount.super_options.split(|byte| *byte == b',');
         let fits = match hierarchy {
-            Hierarchy::V1 => {
-                file_system == "cgroup" && options.split(',').any(|name| name == "memory")
-            }
-            Hierarchy::V2 => file_system == "cgroup2",
+            Hierarchy::V1 => mount.filesystem == b"cgroup" && options.any(|name| name == b"memory"),
+            Hierarchy::V2 => mount.filesystem == b"cgroup2",
         };
         if !fits {
             return None;
         }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, mount_point) = (fields.next()?, fields.next()?);
         // A mount may show a part of the hierarchy, as inside a container.
-        let below = Path::new(path).strip_prefix(root).ok()?;
-        Some(Path::new(mount_point).join(below))
+        let below = Path::new(path).strip_prefix(unescape(mount.root)).ok()?;
+        Some(unescape(mount.mount_point).join(below))
     })
 }
 
