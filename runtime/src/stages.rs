@@ -1,6 +1,6 @@
 //! The table of `create`, and the shorter one of `exec`.
 
-use crate::stage::{NAME_LIMIT_BYTES, Run, Stage};
+use crate::stage::{NAME_LIMIT_BYTES, Stage};
 
 pub mod await_cgroup;
 pub mod await_init;
@@ -117,13 +117,6 @@ pub fn describe(table: &[Stage]) -> String {
 /// Whether some table has a stage of this name.
 pub fn is_known(name: &str) -> bool {
     CREATE.iter().chain(EXEC).any(|stage| stage.name == name)
-}
-
-/// The stages of one actor.
-pub fn of_init(table: &'static [Stage]) -> impl Iterator<Item = &'static Stage> {
-    table
-        .iter()
-        .filter(|stage| matches!(stage.run, Run::Init(_)))
 }
 
 /// Names are short enough for the kernel, unique, and `after` is kept by the order.

@@ -106,16 +106,4 @@ impl CgroupPlan {
             .map(HierarchyPlan::entrance)
             .collect()
     }
-
-    /// Moves the calling process, which has one thread, into every group.
-    ///
-    /// # Errors
-    ///
-    /// As [`Entrance::enter`].
-    pub fn attach_self(&self) -> Result<(), CgroupError> {
-        for hierarchy in &self.hierarchies {
-            hierarchy.entrance()?.enter()?;
-        }
-        Ok(())
-    }
 }

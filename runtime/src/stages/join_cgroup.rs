@@ -7,7 +7,6 @@
 
 use nix::sched::CloneFlags;
 
-use crate::cgroup::tree::CgroupVersion;
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
 
@@ -29,10 +28,8 @@ fn join_cgroup(init: &mut Init) -> Result<(), StageError> {
         // The runtime has done it.
         return Ok(());
     }
-    for hierarchy in &cgroup.hierarchies {
-        if hierarchy.version == CgroupVersion::V1 {
-            hierarchy.entrance()?.enter()?;
-        }
+    for entrance in cgroup.v1_entrances()? {
+        entrance.enter()?;
     }
     Ok(())
 }

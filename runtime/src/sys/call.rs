@@ -1,9 +1,7 @@
 //! How a call that failed is told, and how one that succeeded is narrated.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -126,17 +124,6 @@ pub fn check(returned: libc::c_long) -> Result<libc::c_long, Errno> {
 /// A path in quotes, for a description.
 pub fn quoted(path: &Path) -> String {
     format!("{path:?}")
-}
-
-/// A path or name that the kernel can take.
-///
-/// # Errors
-///
-/// `EINVAL` when there is a zero byte in it.
-pub fn c_string(text: impl AsRef<OsStr>) -> Result<std::ffi::CString, SyscallError> {
-    let text = text.as_ref();
-    std::ffi::CString::new(text.as_bytes())
-        .map_err(|_| SyscallError::new(format!("{text:?} holds a zero byte"), Errno::EINVAL))
 }
 
 #[cfg(test)]

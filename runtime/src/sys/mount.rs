@@ -10,7 +10,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::errno::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
@@ -239,11 +238,6 @@ fn complaint(fs: BorrowedFd<'_>) -> String {
         }
         Err(_) => String::new(),
     }
-}
-
-/// The errno that says the kernel lacks a call.
-pub fn is_unknown_call(error: &SyscallError) -> bool {
-    error.errno() == Errno::ENOSYS
 }
 
 /// `mount(source, "/proc/self/fd/N", type, 0, data)`, for option texts that

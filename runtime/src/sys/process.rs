@@ -323,19 +323,6 @@ pub fn set_undumpable() -> Result<(), SyscallError> {
     })
 }
 
-/// `prctl(PR_SET_CHILD_SUBREAPER, 1)`: orphans below us become our children.
-///
-/// # Errors
-///
-/// None is documented for 1.
-pub fn become_subreaper() -> Result<(), SyscallError> {
-    // SAFETY: no pointers are passed.
-    let returned = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-    finish(check(returned.into()).map(drop), || {
-        "prctl(PR_SET_CHILD_SUBREAPER, 1)".to_owned()
-    })
-}
-
 /// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`: nothing from `first` on survives an exec
 /// (CVE-2024-21626 was a descriptor that did).
 ///
