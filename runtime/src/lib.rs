@@ -45,3 +45,5 @@ pub mod state;
 pub mod sys;
 /// The commands.
 pub mod verbs;
+/// Files that are whole or absent.
+pub mod whole_file;

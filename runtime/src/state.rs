@@ -11,9 +11,9 @@
 //! moment at which it began, so that a number that was given to another process
 //! is not taken for it.
 //!
-//! Files are written under a temporary name and renamed, so that a reader sees
-//! a whole file or none. They are not synced: what they describe are processes,
-//! and after a loss of power neither is there.
+//! A reader sees a whole file or none ([`whole_file::replace`]). They are not
+//! synced: what they describe are processes, and after a loss of power neither
+//! is there.
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
@@ -29,6 +29,7 @@ use crate::ids::ContainerId;
 use crate::sys::call::SyscallError;
 use crate::sys::channel;
 use crate::sys::process::{self, HostPid};
+use crate::whole_file;
 
 /// The socket on which init waits.
 pub const START_SOCKET: &str = "start.sock";
@@ -369,10 +370,7 @@ impl Folder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
-        let temporary = self.path.join(format!(".{name}.{}", std::process::id()));
-        std::fs::write(&temporary, bytes)
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(failed("write", &path))
+        whole_file::replace(&path, bytes, 0o600).map_err(failed("write", &path))
     }
 }
 

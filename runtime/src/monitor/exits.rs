@@ -1,15 +1,13 @@
 //! Exit records on disk: `POD_DIR/exits/ID.json`.
 //!
-//! A record appears whole or not at all, also across a crash of the machine:
-//! it is written under another name, synced, renamed, and the folder is synced
-//! (`rename(2)` alone orders nothing on disk; see `fsync(2)`, NOTES).
+//! A record appears whole or not at all, also across a crash of the machine
+//! ([`whole_file::replace_synced`]).
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::failure::{Context as _, MonitorError, named};
 use super::protocol::{EXITS_FOLDER, ExitRecord};
+use crate::whole_file;
 
 /// Writes a container's exit record.
 ///
@@ -19,18 +17,11 @@ use super::protocol::{EXITS_FOLDER, ExitRecord};
 pub fn write_exit(pod_dir: &Path, record: &ExitRecord) -> Result<(), MonitorError> {
     let folder = pod_dir.join(EXITS_FOLDER);
     let path = exit_path(pod_dir, &record.id);
-    let draft = folder.join(format!(".{}.tmp", record.id));
     let text = serde_json::to_vec(record)
         .map_err(std::io::Error::from)
         .during(|| "write down an exit".into())?;
     std::fs::create_dir_all(&folder).during(|| named("make", &folder))?;
-    let mut file = File::create(&draft).during(|| named("make", &draft))?;
-    file.write_all(&text).during(|| named("write", &draft))?;
-    file.sync_all().during(|| named("sync", &draft))?;
-    std::fs::rename(&draft, &path).during(|| named("rename to", &path))?;
-    File::open(&folder)
-        .and_then(|folder| folder.sync_all())
-        .during(|| named("sync", &folder))
+    whole_file::replace_synced(&path, &text).during(|| named("write", &path))
 }
 
 /// A container's exit record, if it has ended; for an engine whose monitor is

@@ -11,6 +11,7 @@ use crate::creation::Creation;
 use crate::init::Message;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::process::HostPid;
+use crate::whole_file;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -33,18 +34,16 @@ fn publish_state(creation: &mut Creation) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Under a temporary name first: who waits for the file must find a number in it.
+/// Whole at once: who waits for the file must find a number in it.
 ///
 /// # Errors
 ///
 /// When its folder is missing or full.
 pub fn write_pid_file(file: &Path, pid: HostPid) -> Result<(), StageError> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = file.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::write(&temporary, pid.0.to_string())
-        .and_then(|()| std::fs::rename(&temporary, file));
-    written.map_err(|source| StageError::File {
-        path: format!("--pid-file {}", file.display()),
-        source,
+    whole_file::replace(file, pid.0.to_string().as_bytes(), 0o666).map_err(|source| {
+        StageError::File {
+            path: format!("--pid-file {}", file.display()),
+            source,
+        }
     })
 }

@@ -1,0 +1,94 @@
+//! Files that a reader finds as they were or as they are now, never half written.
+//!
+//! `rename(2)` gives a name to another file in one step, so the bytes are
+//! written under a second name first. What a loss of power leaves is another
+//! question: a rename may reach the disk before the bytes do, and then the name
+//! stands for an empty file. Whoever needs the answer "old or new" then too has
+//! to `fsync(2)` twice, the file before the rename and the folder after it. Both
+//! cost milliseconds, so there are two functions.
+//!
+//! Read more: rename(2), fsync(2) NOTES.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Ends the name of a file that [`replace_synced`] has not finished.
+pub const UNFINISHED: &str = ".unfinished";
+
+/// Replaces a file for readers of this boot. `mode` is subject to the umask.
+///
+/// Several processes may write at once: each has a second name of its own, and
+/// the last one wins.
+///
+/// # Errors
+///
+/// Those of `open(2)`, `write(2)` and `rename(2)`; the file is as it was.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    let written = options
+        .open(&draft)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&draft, path));
+    without_draft(written, &draft)
+}
+
+/// Replaces a file so that a loss of power, too, leaves the old one or the new one.
+///
+/// The caller holds a lock, or is the only writer: the second name is always the
+/// same one, so that what a killed process left is overwritten by the next.
+///
+/// # Errors
+///
+/// Those of `open(2)`, `write(2)`, `fsync(2)` and `rename(2)`; unless it was the
+/// folder that was not synced, the file is as it was.
+pub fn replace_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(UNFINISHED);
+    let draft = PathBuf::from(draft);
+    let written = File::create(&draft).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    });
+    without_draft(written, &draft)
+}
+
+fn without_draft(written: io::Result<()>, draft: &Path) -> io::Result<()> {
+    written.inspect_err(|_| {
+        // The failure is the one to report.
+        let _ = fs::remove_file(draft);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let ways: [fn(&Path, &[u8]) -> io::Result<()>; 2] =
+            [|path, bytes| replace(path, bytes, 0o600), replace_synced];
+        for replace in ways {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("record.json");
+            replace(&path, b"one").unwrap();
+            replace(&path, b"two").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"two");
+            // A folder cannot be replaced by a file.
+            let taken = folder.path().join("taken");
+            fs::create_dir(&taken).unwrap();
+            replace(&taken, b"three").unwrap_err();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+            replace(&folder.path().join("absent/file"), b"").unwrap_err();
+        }
+    }
+}
