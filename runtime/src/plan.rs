@@ -9,6 +9,8 @@
 
 /// Device nodes and links in `/dev`.
 pub mod devices;
+/// What of /proc and /sys is hidden by default.
+pub mod hiding;
 /// Mounts: what, where, with which attributes.
 pub mod mounts;
 /// Which namespaces are made and which are joined.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::SpecArguments;
 use crate::error::{Error, ErrorKind};
+use crate::plan::hiding::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 
 /// Writes `config.json` into a folder.
 ///
@@ -68,12 +69,8 @@ pub fn starting_point() -> Value {
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"},
                 {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}
             ],
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
-                "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap"
-            ],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+            "maskedPaths": DEFAULT_MASKED_PATHS,
+            "readonlyPaths": DEFAULT_READONLY_PATHS
         }
     })
 }
