@@ -48,9 +48,9 @@ mod oom;
 mod readiness;
 mod requests;
 mod server;
-mod socket_path;
 
 use crate::sys::process::restore_default_action;
+use crate::sys::socket_path;
 use accounting::Accounting;
 use failure::{Context as _, MonitorError, named};
 use protocol::{MonitorConfig, NAMESPACES_FOLDER, SOCKET_NAME};

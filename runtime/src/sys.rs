@@ -26,5 +26,7 @@ pub mod procfs;
 pub mod residence;
 /// Filters on system calls: seccomp(2).
 pub mod seccomp;
+/// Sockets whose path is too long for an address.
+pub mod socket_path;
 /// Pseudo terminals.
 pub mod terminal;

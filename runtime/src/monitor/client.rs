@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{RecvFlags, recv};
 
 use super::protocol::{Reply, Request, SOCKET_NAME};
-use super::socket_path;
+use crate::sys::socket_path;
 
 /// Why a monitor gave no reply. A [`Reply::Failed`] is a reply.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::socket_path::{ShortPath, listen};
+use crate::sys::socket_path::{ShortPath, listen};
 
 /// A socket that waits for one terminal.
 #[derive(Debug)]

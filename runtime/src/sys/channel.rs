@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use rustix::net::{
 };
 
 use super::call::{SyscallError, finish, quoted};
+use super::socket_path;
 
 /// The longest message of a [`pair`].
 pub const MESSAGE_LIMIT_BYTES: usize = 16 * 1024;
@@ -109,19 +110,9 @@ pub fn connect_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Sysc
 ///
 /// `ENOENT`, `ECONNREFUSED`.
 pub fn connect_host(path: &Path) -> Result<OwnedFd, SyscallError> {
-    let by_folder = || {
-        // A path past 108 bytes goes by way of its folder's descriptor.
-        let (folder, name) = (path.parent()?, path.file_name()?);
-        let folder = super::path::open_host(folder).ok()?;
-        connect_in(folder.as_fd(), &name.to_string_lossy()).ok()
-    };
-    match UnixStream::connect(path) {
-        Ok(stream) => Ok(stream.into()),
-        Err(error) => match by_folder() {
-            Some(socket) => Ok(socket),
-            None => finish(Err(error), || format!("connect({})", quoted(path))),
-        },
-    }
+    finish(socket_path::connect(path).map(OwnedFd::from), || {
+        format!("connect({})", quoted(path))
+    })
 }
 
 /// `accept4(2)`.
