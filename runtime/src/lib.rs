@@ -35,6 +35,8 @@ pub mod relay;
 pub mod report;
 /// Filters of system calls.
 pub mod seccomp;
+/// Signals by name and number.
+pub mod signals;
 /// Steps as data.
 pub mod stage;
 /// The tables of steps, and each step in a file.

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use super::find;
 use crate::arguments::{Global, KillArguments};
 use crate::error::{Error, ErrorKind};
+use crate::signals;
 use crate::state::Status;
 use crate::sys::process::{self, HostPid};
 
@@ -58,41 +59,11 @@ fn ignore_gone(sent: Result<(), crate::sys::call::SyscallError>) -> Result<(), E
     }
 }
 
-/// `9`, `KILL`, `SIGKILL`, `RTMIN+3`.
-///
-/// # Errors
-///
-/// Anything else.
-pub fn parse_signal(text: &str) -> Result<i32, Error> {
-    let unknown = || {
+fn parse_signal(text: &str) -> Result<i32, Error> {
+    signals::parse(text).ok_or_else(|| {
         let expected = "expected a signal's name, such as SIGTERM, or its number";
         Error::new(ErrorKind::BadInput, format!("{expected}, found {text:?}"))
-    };
-    if let Ok(number) = text.parse::<i32>() {
-        return if (0..=libc::SIGRTMAX()).contains(&number) {
-            Ok(number)
-        } else {
-            Err(unknown())
-        };
-    }
-    let upper = text.to_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |from: &str, base: i32, sign: i32| {
-        let rest = name.strip_prefix(from)?;
-        let rest = if rest.is_empty() { "0" } else { rest.get(1..)? };
-        Some(base + sign * rest.parse::<i32>().ok()?)
-    };
-    let real_time = offset("RTMIN", libc::SIGRTMIN(), 1).or(offset("RTMAX", libc::SIGRTMAX(), -1));
-    if let Some(number) = real_time {
-        let range = libc::SIGRTMIN()..=libc::SIGRTMAX();
-        return if range.contains(&number) {
-            Ok(number)
-        } else {
-            Err(unknown())
-        };
-    }
-    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().map_err(|_| unknown())?;
-    Ok(signal as i32)
+    })
 }
 
 #[cfg(test)]
