@@ -73,11 +73,12 @@ fn without_draft(written: io::Result<()>, draft: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    type Way = fn(&Path, &[u8]) -> io::Result<()>;
+
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
-        let ways: [fn(&Path, &[u8]) -> io::Result<()>; 2] =
-            [|path, bytes| replace(path, bytes, 0o600), replace_synced];
-        for replace in ways {
+        let plain: Way = |path, bytes| replace(path, bytes, 0o600);
+        for replace in [plain, replace_synced] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("record.json");
             replace(&path, b"one").unwrap();
