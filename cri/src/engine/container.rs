@@ -12,6 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{
     ContainerState as LiveState, CreateContainer, ExitRecord, Reply, Request,
 };
@@ -32,7 +33,7 @@ use super::spec::namespaces::PodNamespaces;
 use super::spec::security::{Seccomp, SeccompChoice};
 use super::spec::user::ResolvedUser;
 use super::spec::{SpecInputs, devices, plan_spec, process, resources, security, user};
-use super::{Engine, mount_table, now_ns};
+use super::{Engine, mount_table};
 use crate::images::Image;
 use crate::v1;
 
@@ -88,7 +89,7 @@ impl Engine {
             pod_id: pod.id.clone(),
             name,
             phase: ContainerPhase::HalfMade,
-            created_at: now_ns(),
+            created_at: now_nanoseconds(),
             resources: Encoded(requested),
             image_ref: image.digests.first().unwrap_or(&image.id).clone(),
             image_id: image.id.clone(),
@@ -333,7 +334,7 @@ impl Engine {
         };
         let message = error.chain();
         record.start_failure = Some(StartFailure {
-            at: now_ns(),
+            at: now_nanoseconds(),
             exit_code: exit_code_of_failure(&message),
             message,
         });

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{ContainerRecord, Event, Request};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::records::PodPhase;
-use super::{Engine, monitor_link, now_ns};
+use super::{Engine, monitor_link};
 
 /// How often the records are looked at.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -76,7 +77,7 @@ impl Engine {
                 () = tokio::time::sleep(PERIOD) => {}
             }
             let now = self.phases();
-            for (pod_id, change) in changes(&known, &now, now_ns()) {
+            for (pod_id, change) in changes(&known, &now, now_nanoseconds()) {
                 if matches!(change, Change::SandboxReady { .. }) {
                     watched.subscribe(&self, &pod_id, Begin::WithThePod, &sender);
                 }

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use berth_netd::request::{AttachRequest, HostPort, PodNetwork, Protocol};
+use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{MonitorConfig, PodNamespace, Request};
 
 use super::Engine;
@@ -21,7 +22,7 @@ use super::paths::Ipc;
 use super::records::lock::LockedPod;
 use super::records::{Encoded, PodPhase, PodRecord, files as record_files, no_such_pod};
 use super::spec::namespaces::PodNamespaces;
-use super::{files, mount_table, now_ns};
+use super::{files, mount_table};
 use crate::v1;
 
 /// The name of the interface in every pod.
@@ -97,7 +98,7 @@ impl Engine {
             namespace: metadata.namespace,
             phase: PodPhase::HalfMade,
             maker_pid: std::process::id(),
-            created_at: now_ns(),
+            created_at: now_nanoseconds(),
             config: Encoded(config),
             runtime_handler,
             oci_runtime,

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use berth_runtime::clock::now_nanoseconds;
 use tonic::Status;
 
+use super::Engine;
 use super::error::Error;
 use super::exec::ExecRequest;
 use super::records::{PodPhase, PodRecord, namespace_options};
 use super::view::ContainerView;
-use super::{Engine, now_ns};
 use crate::service::CriService;
 use crate::v1;
 
@@ -62,7 +63,7 @@ impl CriService for Engine {
             info: verbose_info(request.verbose, &record)?,
             status: Some(sandbox_status(&record, state)),
             containers_statuses: views.iter().map(container_status).collect(),
-            timestamp: now_ns(),
+            timestamp: now_nanoseconds(),
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use berth_netd::netd::Netd;
 use berth_netd::request::LinkStatistics;
 use berth_runtime::cgroup::stats::CgroupStats;
+use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::PodNamespace;
 
 use super::error::{Error, ErrorKind};
@@ -16,7 +17,7 @@ use super::records::{ContainerRecord, PodRecord};
 use super::sandbox::POD_INTERFACE;
 use super::spec::namespaces::PodNamespaces;
 use super::view::ContainerView;
-use super::{Engine, cgroups, now_ns};
+use super::{Engine, cgroups};
 use crate::v1;
 
 /// A namespace of a pod that goes away meanwhile must not hold a listing up.
@@ -59,7 +60,7 @@ impl Engine {
                 cpu: cpu_usage(&used),
                 memory: memory_usage(&used),
                 writable_layer: written.map(|usage| v1::FilesystemUsage {
-                    timestamp: now_ns(),
+                    timestamp: now_nanoseconds(),
                     fs_id: Some(v1::FilesystemIdentifier { mountpoint }),
                     used_bytes: some(usage.bytes),
                     inodes_used: some(usage.inodes),
@@ -97,7 +98,7 @@ impl Engine {
                 memory: memory_usage(&used),
                 network,
                 process: used.pids.as_ref().map(|pids| v1::ProcessUsage {
-                    timestamp: now_ns(),
+                    timestamp: now_nanoseconds(),
                     process_count: some(pids.current),
                 }),
                 containers,
@@ -118,7 +119,7 @@ impl Engine {
             .ok()?;
         let usage: Vec<v1::NetworkInterfaceUsage> = links.iter().map(interface_usage).collect();
         Some(v1::NetworkUsage {
-            timestamp: now_ns(),
+            timestamp: now_nanoseconds(),
             default_interface: usage
                 .iter()
                 .find(|interface| interface.name == POD_INTERFACE)
@@ -155,7 +156,7 @@ pub(super) fn attributes(record: &ContainerRecord) -> v1::ContainerAttributes {
 
 fn cpu_usage(used: &CgroupStats) -> Option<v1::CpuUsage> {
     used.cpu.as_ref().map(|cpu| v1::CpuUsage {
-        timestamp: now_ns(),
+        timestamp: now_nanoseconds(),
         usage_core_nano_seconds: some(cpu.usage_ns),
         // A rate needs two looks; who asks twice has both.
         usage_nano_cores: None,
@@ -165,7 +166,7 @@ fn cpu_usage(used: &CgroupStats) -> Option<v1::CpuUsage> {
 
 fn memory_usage(used: &CgroupStats) -> Option<v1::MemoryUsage> {
     used.memory.as_ref().map(|memory| v1::MemoryUsage {
-        timestamp: now_ns(),
+        timestamp: now_nanoseconds(),
         working_set_bytes: some(memory.working_set_bytes),
         available_bytes: memory
             .limit_bytes
@@ -181,7 +182,7 @@ fn memory_usage(used: &CgroupStats) -> Option<v1::MemoryUsage> {
 fn swap_usage(used: &CgroupStats) -> Option<v1::SwapUsage> {
     let swap = used.memory.as_ref()?.swap_bytes?;
     Some(v1::SwapUsage {
-        timestamp: now_ns(),
+        timestamp: now_nanoseconds(),
         swap_available_bytes: None,
         swap_usage_bytes: some(swap),
     })

@@ -2,11 +2,12 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use berth_runtime::clock::now_nanoseconds;
 
+use crate::engine::Engine;
 use crate::engine::container::image_error;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::monitor_link::blocking;
-use crate::engine::{Engine, now_ns};
 use crate::images::registries::Credentials;
 use crate::images::{Image, PullRequest, Usage};
 use crate::v1;
@@ -100,7 +101,7 @@ pub(super) async fn file_systems(engine: &Engine) -> Result<v1::ImageFsInfoRespo
             }
         }
         let report = |folder: &str, usage: Usage| v1::FilesystemUsage {
-            timestamp: now_ns(),
+            timestamp: now_nanoseconds(),
             fs_id: Some(v1::FilesystemIdentifier {
                 mountpoint: data_dir.join(folder).display().to_string(),
             }),
