@@ -62,17 +62,7 @@ impl Error {
     /// The messages of the whole chain, joined by colons, on one line unless a
     /// message has several, as a manifest with several mistakes does.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let message = error.to_string();
-            // Some libraries repeat their source's words in their own.
-            if !text.ends_with(&message) {
-                text = format!("{text}: {message}");
-            }
-            cause = error.source();
-        }
-        text
+        berth_runtime::causes::chain(self)
     }
 }
 

@@ -80,14 +80,7 @@ impl Error {
 
     /// The message and every cause below it, outermost first, joined by `": "`.
     pub fn chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
+        berth_runtime::causes::chain(self)
     }
 }
 

@@ -80,14 +80,7 @@ impl Error {
 
     /// The error and everything below it on one line, for logs and replies.
     pub fn chain(&self) -> String {
-        let mut text = self.what.clone();
-        let mut next = self.source();
-        while let Some(error) = next {
-            text += ": ";
-            text += &error.to_string();
-            next = error.source();
-        }
-        text
+        berth_runtime::causes::chain(self)
     }
 }
 

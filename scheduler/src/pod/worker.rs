@@ -17,6 +17,7 @@
 use std::{collections::HashMap, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use berth_cri::service::CriService;
+use berth_runtime::causes::chain;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::{
     sync::{mpsc, watch},
@@ -211,7 +212,7 @@ impl PodWorker {
         let logs = format!("{}_{}_{}", pod.namespace, pod.name, pod.uid);
         let logs = self.config.logs_dir.join(logs);
         let removed = tokio::task::spawn_blocking(move || {
-            volumes::teardown::remove_volumes(&volumes).map_err(|error| life::chain(&error))?;
+            volumes::teardown::remove_volumes(&volumes).map_err(|error| chain(&error))?;
             remove_logs(&logs)
         });
         leftover(pod, removed.await)
@@ -292,7 +293,7 @@ impl PodWorker {
         let logs = PathBuf::from(&life.plan.sandbox.log_directory);
         let leftovers = self.config.leftovers;
         let removed = tokio::task::spawn_blocking(move || {
-            volumes::teardown::remove_volumes(&directory).map_err(|error| life::chain(&error))?;
+            volumes::teardown::remove_volumes(&directory).map_err(|error| chain(&error))?;
             match leftovers {
                 Leftovers::Keep => Ok(()),
                 Leftovers::Remove => remove_logs(&logs),
@@ -301,7 +302,7 @@ impl PodWorker {
         let removed = leftover(pod, removed.await);
         // Who only looks at the status learns it too.
         let end = match &lived {
-            Err(error) if end.reason.is_none() => ended(NODE_FAILED, life::chain(error)),
+            Err(error) if end.reason.is_none() => ended(NODE_FAILED, chain(error)),
             _ => end,
         };
         life.board.update(|known| {

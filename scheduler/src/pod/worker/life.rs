@@ -13,6 +13,7 @@
 use std::{collections::HashMap, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use berth_cri::{service::CriService, v1};
+use berth_runtime::causes::chain;
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -506,17 +507,6 @@ pub fn node_error(action: &'static str, status: Status) -> WorkerError {
         action,
         status: Box::new(status),
     }
-}
-
-/// An error with all that it came from, as one sentence.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// A moment that never comes, for a pod without a deadline.

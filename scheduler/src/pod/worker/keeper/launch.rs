@@ -5,6 +5,7 @@
 //! the program is missing or cannot be run, and the restart policy decides.
 
 use berth_cri::v1;
+use berth_runtime::causes::chain;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -19,7 +20,6 @@ use crate::pod::{
     worker::{
         exit::{self, Exit},
         image::{self, FoundImage, NoImage},
-        life::chain,
         order::{self, Order},
     },
 };
