@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use berth_runtime::plan::hiding::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use berth_runtime::seccomp::profile::default_profile;
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -9,31 +10,6 @@ use super::host::HostFacts;
 use super::{Privilege, SpecInputs, capabilities, clean_absolute, security_context};
 use crate::engine::error::{Error, ErrorKind};
 use crate::v1;
-
-/// Parts of /proc and /sys that tell of the host or act on it.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// Parts of /proc that a root without a user namespace could write to.
-const READONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
 
 /// Which filter of system calls is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +136,7 @@ pub fn masked_paths(
     context: &v1::LinuxContainerSecurityContext,
     privilege: Privilege,
 ) -> Vec<String> {
-    choose_paths(&context.masked_paths, &MASKED, privilege)
+    choose_paths(&context.masked_paths, &DEFAULT_MASKED_PATHS, privilege)
 }
 
 /// Paths that a program cannot write to.
@@ -168,7 +144,7 @@ pub fn readonly_paths(
     context: &v1::LinuxContainerSecurityContext,
     privilege: Privilege,
 ) -> Vec<String> {
-    choose_paths(&context.readonly_paths, &READONLY, privilege)
+    choose_paths(&context.readonly_paths, &DEFAULT_READONLY_PATHS, privilege)
 }
 
 fn choose_paths(stated: &[String], default: &[&str], privilege: Privilege) -> Vec<String> {

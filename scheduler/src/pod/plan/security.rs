@@ -12,37 +12,13 @@
 use std::path::Path;
 
 use berth_cri::v1;
+use berth_runtime::plan::hiding::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile,
     SecurityContext,
 };
 
 use super::{ConfigError, config_error};
-
-/// Files of `/proc` and `/sys` that tell of the host or steer it.
-const MASKED_PATHS: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// Directories of `/proc` that may be read and not written.
-const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
 
 /// The user that an image runs as, if it names one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,8 +74,8 @@ pub fn plan_container_security(
         supplemental_groups: supplemental_groups(&of_pod),
         supplemental_groups_policy: groups_policy(&of_pod),
         no_new_privs: own.allow_privilege_escalation == Some(false),
-        masked_paths: paths(&MASKED_PATHS),
-        readonly_paths: paths(&READONLY_PATHS),
+        masked_paths: paths(&DEFAULT_MASKED_PATHS),
+        readonly_paths: paths(&DEFAULT_READONLY_PATHS),
         seccomp: Some(plan_seccomp(
             own.seccomp_profile
                 .as_ref()
