@@ -50,6 +50,16 @@ struct FileDefaults {
     owner: Option<i64>,
 }
 
+impl FileDefaults {
+    /// What a volume says; Kubernetes' own mode where it says none.
+    fn of(mode: Option<i32>, owner: Option<i64>) -> FileDefaults {
+        FileDefaults {
+            mode: mode.unwrap_or(0o644),
+            owner,
+        }
+    }
+}
+
 /// Keys and values of one object, or why there are none.
 struct Source<'a> {
     kind: &'static str,
@@ -63,10 +73,7 @@ pub fn plan_config_map(
     facts: &PodFacts<'_>,
     source: &ConfigMapVolumeSource,
 ) -> Result<FileTree, ConfigError> {
-    let defaults = FileDefaults {
-        mode: source.default_mode.unwrap_or(0o644),
-        owner: source.default_user,
-    };
+    let defaults = FileDefaults::of(source.default_mode, source.default_user);
     let optional = source.optional == Some(true);
     let object = config_map(facts, &source.name, optional);
     project(&object, source.items.as_deref(), defaults)
@@ -77,10 +84,7 @@ pub fn plan_secret(
     facts: &PodFacts<'_>,
     source: &SecretVolumeSource,
 ) -> Result<FileTree, ConfigError> {
-    let defaults = FileDefaults {
-        mode: source.default_mode.unwrap_or(0o644),
-        owner: source.default_user,
-    };
+    let defaults = FileDefaults::of(source.default_mode, source.default_user);
     let name = source.secret_name.as_deref().unwrap_or_default();
     let object = secret(facts, name, source.optional == Some(true));
     project(&object, source.items.as_deref(), defaults)
@@ -91,10 +95,7 @@ pub fn plan_downward(
     facts: &PodFacts<'_>,
     source: &DownwardAPIVolumeSource,
 ) -> Result<FileTree, ConfigError> {
-    let defaults = FileDefaults {
-        mode: source.default_mode.unwrap_or(0o644),
-        owner: source.default_user,
-    };
+    let defaults = FileDefaults::of(source.default_mode, source.default_user);
     downward(facts, source.items.as_deref().unwrap_or_default(), defaults)
 }
 
@@ -103,10 +104,7 @@ pub fn plan_projected(
     facts: &PodFacts<'_>,
     source: &ProjectedVolumeSource,
 ) -> Result<FileTree, ConfigError> {
-    let defaults = FileDefaults {
-        mode: source.default_mode.unwrap_or(0o644),
-        owner: source.default_user,
-    };
+    let defaults = FileDefaults::of(source.default_mode, source.default_user);
     let mut tree = FileTree::new();
     for projection in source.sources.iter().flatten() {
         if let Some(part) = &projection.config_map {
