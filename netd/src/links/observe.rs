@@ -75,13 +75,7 @@ pub(crate) async fn read_link(handle: &Handle, name: &str) -> Result<Option<Link
 ///
 /// `Kernel`.
 pub async fn count_ports(handle: &Handle, bridge_index: u32) -> Result<usize, Error> {
-    let links: Vec<LinkMessage> = handle
-        .link()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(|error| kernel("RTM_GETLINK(all)", error))?;
+    let links = read_links(handle).await?;
     let is_port = |link: &&LinkMessage| {
         link.attributes
             .iter()
@@ -96,14 +90,13 @@ pub async fn count_ports(handle: &Handle, bridge_index: u32) -> Result<usize, Er
 ///
 /// `Kernel`.
 pub async fn read_statistics(handle: &Handle) -> Result<Vec<LinkStatistics>, Error> {
-    let links: Vec<LinkMessage> = handle
-        .link()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(|error| kernel("RTM_GETLINK(all)", error))?;
+    let links = read_links(handle).await?;
     Ok(links.iter().filter_map(statistics_of).collect())
+}
+
+async fn read_links(handle: &Handle) -> Result<Vec<LinkMessage>, Error> {
+    let links = handle.link().get().execute().try_collect().await;
+    links.map_err(|error| kernel("RTM_GETLINK(all)", error))
 }
 
 fn statistics_of(link: &LinkMessage) -> Option<LinkStatistics> {
