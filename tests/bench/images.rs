@@ -6,16 +6,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use berth_cri::images::registries::RegistriesConfig;
 use berth_cri::images::{ImageStore, PullRequest};
 use berth_tests::image::layer::{Compression, Entry};
 use berth_tests::image::{self, ImagePlan, LayerPlan};
 use berth_tests::registry::{Access, Registry};
 
-use crate::measure::{Contender, in_turn};
+use crate::measure::{Contender, in_turn, quietly};
 use crate::report::{Section, first_line};
 
 const ROUNDS: usize = 5;
@@ -112,19 +112,6 @@ fn podman_pull(registry: &Registry, directory: &Path) -> Result<()> {
     // Its driver leaves a mount on its own directory.
     let mount = directory.join("root/overlay");
     let _ = rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH);
-    Ok(())
-}
-
-fn quietly(command: &mut Command) -> Result<()> {
-    let output = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .with_context(|| format!("starting {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! Runs contenders in turn and reduces their times.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// One program, or one way, that is measured.
 pub struct Contender<'a> {
@@ -79,4 +80,20 @@ pub fn in_turn(contenders: &mut [Contender<'_>], rounds: usize) -> Result<Vec<Ti
         times.sorted.sort_unstable();
     }
     Ok(times)
+}
+
+/// Runs a program that must succeed; its complaints are for the error.
+pub fn quietly(command: &mut Command) -> Result<()> {
+    let output = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }

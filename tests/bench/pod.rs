@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use berth_tests::host::Host;
 use berth_tests::image::examples;
 use berth_tests::registry::{Access, Registry};
 
-use crate::measure::{Contender, in_turn};
+use crate::measure::{Contender, in_turn, quietly};
 use crate::report::{Section, first_line};
 
 const ROUNDS: usize = 15;
@@ -187,19 +187,4 @@ impl Podman {
     fn clean(&self, host: &Host) {
         let _ = quietly(self.command(host).args(["system", "reset", "-f"]));
     }
-}
-
-fn quietly(command: &mut Command) -> Result<()> {
-    let output = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .with_context(|| format!("starting {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }
