@@ -5,10 +5,9 @@
 //! files behind a volume. So the kernel is asked (proc_pid_mountinfo(5)) rather
 //! than our own records, which a killed process may not have written.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use berth_runtime::mountinfo;
 use rustix::mount::UnmountFlags;
 
 use super::error::{Error, ErrorKind, Failures};
@@ -67,57 +66,14 @@ pub fn observe_below(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         Ok(path) => path,
         Err(_) => return Ok(Vec::new()),
     };
-    Ok(parse(&table)
-        .into_iter()
+    Ok(mountinfo::mount_points(&table)
         .filter(|mount| mount.starts_with(&directory))
         .collect())
-}
-
-/// The fifth field of each line.
-fn parse(table: &[u8]) -> Vec<PathBuf> {
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
-        .collect()
-}
-
-/// Blanks, tabs, line ends and backslashes are written as `\` and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let code = tail
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match (first, code) {
-            (b'\\', Some(byte)) => {
-                plain.push(byte);
-                rest = &tail[3..];
-            }
-            (byte, _) => {
-                plain.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_are_read_from_the_table() {
-        let table = b"30 25 0:26 / /sys ro - tmpfs tmpfs ro\n\
-                      31 30 0:27 / /a\\040b\\134c rw shared:9 - overlay overlay rw\n";
-        assert_eq!(
-            parse(table),
-            [PathBuf::from("/sys"), PathBuf::from("/a b\\c")]
-        );
-    }
 
     #[test]
     fn a_directory_without_mounts_is_removed() {

@@ -6,12 +6,11 @@
 //! touched.
 
 use std::{
-    ffi::OsString,
     fs, io,
-    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
+use berth_runtime::mountinfo;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::VolumeError;
@@ -77,33 +76,7 @@ fn observe_mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     // Of this thread, not of the process: a thread may be in a mount namespace
     // of its own, and it is this thread that unmounts.
     let table = fs::read("/proc/thread-self/mountinfo")?;
-    Ok(table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(unescape)
+    Ok(mountinfo::mount_points(&table)
         .filter(|point| point.starts_with(directory))
         .collect())
-}
-
-/// `\040` as the space that it stands for (proc_pid_mountinfo(5)).
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..3).filter(|_| *first == b'\\');
-        let value = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match value {
-            Some(value) => {
-                bytes.push(value);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }
