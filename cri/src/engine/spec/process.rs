@@ -3,6 +3,7 @@
 //! Rlimits are not among the CRI's fields: a program gets those of the pod's
 //! monitor, which are those of the process that made the pod.
 
+use berth_runtime::signals;
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Process, ProcessBuilder, UserBuilder};
 
@@ -14,9 +15,6 @@ use crate::v1;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// `SIGTERM`.
 const DEFAULT_STOP_SIGNAL: i32 = 15;
-/// The C library's first and last real-time signals (signal(7)).
-const SIGRTMIN: i32 = 34;
-const SIGRTMAX: i32 = 64;
 
 /// The OCI's `process`.
 ///
@@ -232,67 +230,10 @@ pub fn stop_signal(config: &v1::ContainerConfig, image: &ImageConfiguration) -> 
     }
 }
 
-/// `15`, `TERM`, `SIGTERM`, `SIGRTMIN+3`.
+/// A signal that can be sent, by name or number; 0 is none.
 pub fn parse_signal(text: &str) -> Option<i32> {
-    if let Ok(number) = text.parse::<i32>() {
-        return (1..=SIGRTMAX).contains(&number).then_some(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |base: i32, offset: &str| match offset {
-        "" => Some(base),
-        offset => offset.parse::<i32>().ok().map(|offset| base + offset),
-    };
-    if let Some(offset) = name.strip_prefix("RTMIN") {
-        return real_time(SIGRTMIN, offset).filter(|number| (SIGRTMIN..=SIGRTMAX).contains(number));
-    }
-    if let Some(offset) = name.strip_prefix("RTMAX") {
-        return real_time(SIGRTMAX, offset).filter(|number| (SIGRTMIN..=SIGRTMAX).contains(number));
-    }
-    SIGNALS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    signals::parse(text).filter(|number| *number != 0)
 }
-
-/// signal(7), the numbers of x86 and Arm.
-const SIGNALS: [(&str, i32); 35] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("IOT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("STKFLT", 16),
-    ("CHLD", 17),
-    ("CLD", 17),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("TTIN", 21),
-    ("TTOU", 22),
-    ("URG", 23),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("VTALRM", 26),
-    ("PROF", 27),
-    ("WINCH", 28),
-    ("IO", 29),
-    ("POLL", 29),
-    ("PWR", 30),
-    ("SYS", 31),
-    ("UNUSED", 31),
-];
 
 #[cfg(test)]
 mod tests;
