@@ -18,10 +18,11 @@
 //! a file alone could by now be another process's.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use berth_runtime::whole_file;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
 use serde::{Deserialize, Serialize};
 
@@ -222,21 +223,12 @@ impl WorkerFiles {
         }
     }
 
-    /// A new file and a rename, so that nobody reads half of one.
+    /// Whole at once, so that nobody reads half of one.
     fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.directory.join(name);
         let attempt = || format!("write {}", path.display());
         let bytes = serde_json::to_vec_pretty(value).context(attempt())?;
-        let temporary = self.directory.join(format!(".{name}.new"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .context(attempt())?;
-        file.write_all(&bytes).context(attempt())?;
-        fs::rename(&temporary, &path).context(attempt())
+        whole_file::replace(&path, &bytes, 0o600).context(attempt())
     }
 }
 

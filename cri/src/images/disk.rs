@@ -1,48 +1,22 @@
 //! Files that are whole or absent, and locks that die with their holder.
 //!
-//! `rename(2)` replaces a name in one step: a reader sees the old file or the
-//! new one. The data must be on disk before the name is, or a power cut leaves
-//! a name with nothing behind it, hence the `fsync(2)` before. `flock(2)`
-//! belongs to an open file: the kernel lets it go when the last descriptor is
-//! closed, by whatever death, so a lock that can be taken has no living holder.
+//! `flock(2)` belongs to an open file: the kernel lets it go when the last
+//! descriptor is closed, by whatever death, so a lock that can be taken has no
+//! living holder.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use berth_runtime::whole_file;
+
 use crate::images::error::{Context, Error};
 
-/// Ends the name of a file that is still being written. Whoever holds the
-/// index's lock may delete these: they are written under that lock only.
-pub(crate) const UNFINISHED: &str = ".unfinished";
-
-/// Replaces a file by these bytes, or leaves it as it was.
+/// Replaces a file by these bytes, or leaves it as it was. A path has one
+/// writer at a time, by the index's lock or because nobody else knows its name.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(UNFINISHED);
-    let unfinished = Path::new(&name);
-    let written = File::create(unfinished).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(unfinished, path)?;
-        sync_directory(path)
-    });
-    written
-        .inspect_err(|_| {
-            // The failure above is the one to report.
-            let _ = fs::remove_file(unfinished);
-        })
-        .context(|| format!("{} is not written", path.display()))
-}
-
-/// Makes the name of `path` survive a power cut.
-fn sync_directory(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    whole_file::replace_synced(path, bytes).context(|| format!("{} is not written", path.display()))
 }
 
 /// Makes a directory that only root reads, with those above it.

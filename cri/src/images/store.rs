@@ -17,10 +17,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use berth_runtime::whole_file::UNFINISHED;
 use serde::{Deserialize, Serialize};
 
 use crate::images::digest::Digest;
-use crate::images::disk::{self, UNFINISHED};
+use crate::images::disk;
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::index::{Index, Record};
 use crate::images::{Usage, snapshots};
@@ -395,6 +396,7 @@ impl Store {
         for folder in ["", "blobs/sha256"] {
             let folder = self.images.join(folder);
             for name in names_in(&folder)? {
+                // Written under the index's lock only, which is held here.
                 if name.ends_with(UNFINISHED) {
                     remove_file(&folder.join(name))?;
                 }

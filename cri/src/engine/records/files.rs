@@ -1,9 +1,10 @@
 //! Files on disk: reading a directory, replacing a file at once.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind as Io, Write};
+use std::fs;
+use std::io::{self, ErrorKind as Io};
 use std::path::Path;
 
+use berth_runtime::whole_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -101,21 +102,7 @@ pub(crate) fn replace_json<R: Serialize>(path: &Path, record: &R) -> Result<(), 
         )
     })?;
     bytes.push(b'\n');
-    replace_file(path, &bytes).map_err(|error| storage("write", path, error))
-}
-
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    // Without this a crash of the machine can leave the new name with no bytes.
-    file.sync_data()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        // A rename lives in the directory, which has to reach the disk too.
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    whole_file::replace_synced(path, &bytes).map_err(|error| storage("write", path, error))
 }
 
 /// Removes a file; one that is gone is fine.
