@@ -28,8 +28,14 @@ use crate::images::error::{Context, Error, ErrorKind};
 pub(crate) mod below;
 /// The archive's entries, as plain data.
 pub(crate) mod entry;
+/// Lookups that stay in a directory.
+pub(crate) mod lookup;
+/// Owner, mode, attributes, times.
+pub(crate) mod metadata;
 /// The directory that no entry leaves.
 pub(crate) mod tree;
+/// Marks that hide what is below.
+pub(crate) mod whiteout;
 
 use tree::{Tree, Written};
 

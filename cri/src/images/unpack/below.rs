@@ -27,7 +27,9 @@ use rustix::io::Errno;
 
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::unpack::entry::{Attribute, EntryPath, Metadata, show, split};
-use crate::images::unpack::tree::{Follows, Written, open_below, set_file_metadata, set_metadata};
+use crate::images::unpack::lookup::open_below;
+use crate::images::unpack::metadata::{Follows, set_file_metadata, set_metadata};
+use crate::images::unpack::tree::Written;
 
 /// Where an implied directory belongs.
 mod settle;

@@ -1,32 +1,30 @@
 //! A directory that an archive's entries fill and never leave.
 //!
-//! An archive can hold `a -> /etc` and then `a/passwd`. Resolved by ordinary
-//! lookups, the second entry is the host's file (CVE-2019-14271 and its many
-//! kin). `openat2(2)` with `RESOLVE_IN_ROOT` (Linux 5.6) makes the kernel
-//! itself take the layer's directory for `/` during the lookup: absolute links
-//! and `..` stay inside, and `RESOLVE_NO_MAGICLINKS` shuts the side door of
-//! `/proc/PID/root`. A path check done beforehand could be out of date by the
-//! time of the call; this one *is* the call.
-//!
-//! So the directory of each entry is opened that way, and the entry itself is
-//! made by one name below that descriptor, never following what is there.
+//! The directory of each entry is opened by a lookup that cannot leave the layer
+//! ([`lookup`](super::lookup)), and the entry itself is made by one name below
+//! that descriptor, never following what is there.
 //! Archives list a directory's files one after the other, so the last
 //! directory's descriptor is kept and most entries need no lookup at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::unpack::damaged;
 use crate::images::unpack::entry::{Change, EntryPath, Metadata, Node, show, split};
+use crate::images::unpack::lookup::{MOST_LINKS, names_in, open_below};
+use crate::images::unpack::metadata::{
+    Follows, set_attribute, set_file_metadata, set_metadata, set_modified,
+};
+use crate::images::unpack::whiteout::{
+    OPAQUE, is_whiteout, make_opaque_directory, make_whiteout_at,
+};
 
 /// What came of an archive.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,9 +68,6 @@ pub(crate) struct Tree {
     buffer: Vec<u8>,
 }
 
-/// Links in a path that lead to links: the kernel's own limit.
-pub(crate) const MOST_LINKS: u32 = 40;
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 const BUFFER_BYTES: usize = 256 * 1024;
 
 impl Tree {
@@ -436,33 +431,6 @@ impl Tree {
     }
 }
 
-/// Opens something below a directory that the lookup takes for `/`.
-pub(crate) fn open_below(
-    root: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
-    open_resolving(root, path, flags, ResolveFlags::NO_MAGICLINKS)
-}
-
-/// As [`open_below`], with a further word on what the lookup may follow.
-pub(crate) fn open_resolving(
-    root: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-    follows: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let (flags, resolve) = (flags | OFlags::CLOEXEC, ResolveFlags::IN_ROOT | follows);
-    loop {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            // The kernel could not rule out a rename during the lookup of "..".
-            Err(Errno::AGAIN) => {}
-            opened => return opened,
-        }
-    }
-}
-
 /// Resolves a link's path by its text as a lookup would: above `/` is `/`.
 fn clamp_path(raw: &[u8]) -> EntryPath {
     let mut parts: Vec<&[u8]> = Vec::new();
@@ -478,29 +446,6 @@ fn clamp_path(raw: &[u8]) -> EntryPath {
     parts.join(&b'/')
 }
 
-/// Makes a directory in place of a whiteout: what is below stays hidden.
-pub(crate) fn make_opaque_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
-    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-    set_attribute(parent, name, OPAQUE.as_bytes(), b"y")
-}
-
-/// Makes a whiteout under a name that is free.
-fn make_whiteout_at(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    rustix::fs::mknodat(
-        parent,
-        name,
-        FileType::CharacterDevice,
-        Mode::empty(),
-        rustix::fs::makedev(0, 0),
-    )
-}
-
-pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
 /// Removes a name and all below it without following a link. `depth` guards
 /// the stack against an archive of very deep directories.
 fn remove_at(parent: BorrowedFd<'_>, name: &[u8], depth: u32) -> Result<(), Errno> {
@@ -514,115 +459,6 @@ fn remove_at(parent: BorrowedFd<'_>, name: &[u8], depth: u32) -> Result<(), Errn
         remove_at(directory.as_fd(), &name, depth + 1)?;
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
-}
-
-/// The names in a directory that was opened for reading.
-pub(crate) fn names_in(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    Ok(names)
-}
-
-/// What is done to a link itself: it has an owner and a time, but no mode.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Follows {
-    /// The name is a symbolic link.
-    Link,
-    /// The name is something else.
-    Nothing,
-}
-
-/// Owner first, for a change of owner takes set-id bits and capabilities away;
-/// then the mode and the attributes; the time last.
-pub(crate) fn set_metadata(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    metadata: &Metadata,
-    follows: Follows,
-) -> Result<(), Errno> {
-    let (uid, gid) = owner(metadata);
-    if let Some(uid) = uid {
-        rustix::fs::chownat(parent, name, Some(uid), gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if follows == Follows::Nothing {
-        let mode = Mode::from_raw_mode(metadata.mode);
-        rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
-    }
-    for (attribute, value) in &metadata.attributes {
-        set_attribute(parent, name, attribute, value).or_else(unless_foreign)?;
-    }
-    let times = timestamps(metadata.modified);
-    rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// As [`set_metadata`], for a file that is open.
-pub(crate) fn set_file_metadata(file: &File, metadata: &Metadata) -> Result<(), Errno> {
-    let (uid, gid) = owner(metadata);
-    if let Some(uid) = uid {
-        rustix::fs::fchown(file, Some(uid), gid)?;
-    }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode))?;
-    for (name, value) in &metadata.attributes {
-        rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
-            .or_else(unless_foreign)?;
-    }
-    rustix::fs::futimens(file, &timestamps(metadata.modified))
-}
-
-/// Nobody, if it is root: what we make is root's already.
-fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
-    match (metadata.uid, metadata.gid) {
-        (0, 0) => (None, None),
-        (uid, gid) => (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
-    }
-}
-
-/// A file system without an attribute's kind, or a security module that is not
-/// loaded here, is no reason to refuse the image.
-fn unless_foreign(error: Errno) -> Result<(), Errno> {
-    match error {
-        Errno::OPNOTSUPP => Ok(()),
-        error => Err(error),
-    }
-}
-
-/// There is no call that sets an attribute below a descriptor without opening
-/// the file, which for a device or a fifo has effects. `/proc/self/fd/N/NAME`
-/// names it all the same, and `lsetxattr(2)` does not follow the last part.
-pub(crate) fn set_attribute(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    attribute: &[u8],
-    value: &[u8],
-) -> Result<(), Errno> {
-    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())
-}
-
-/// Sets when a directory was changed.
-pub(crate) fn set_modified(directory: &OwnedFd, modified: (i64, i64)) -> Result<(), Errno> {
-    let times = timestamps(modified);
-    rustix::fs::utimensat(directory, "", &times, AtFlags::EMPTY_PATH)
-        // Before Linux 5.8 the call wants a name.
-        .or_else(|_| rustix::fs::utimensat(directory, ".", &times, AtFlags::empty()))
-}
-
-fn timestamps((seconds, nanoseconds): (i64, i64)) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
 }
 
 /// Who is to blame decides what the caller hears.

@@ -25,10 +25,9 @@ use rustix::io::Errno;
 use super::read_metadata;
 use super::union::{Covers, Union, Walk, is_opaque, join, look_in, read_link};
 use crate::images::unpack::entry::{EntryPath, split};
-use crate::images::unpack::tree::{
-    Follows, MOST_LINKS, OPAQUE, is_whiteout, make_opaque_directory, names_in, set_attribute,
-    set_metadata, set_modified,
-};
+use crate::images::unpack::lookup::{MOST_LINKS, names_in};
+use crate::images::unpack::metadata::{Follows, set_attribute, set_metadata, set_modified};
+use crate::images::unpack::whiteout::{OPAQUE, is_whiteout, make_opaque_directory};
 
 /// A layer while its implied directories are settled.
 pub(super) struct Settling<'a> {

@@ -14,7 +14,8 @@ use rustix::fs::{FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::images::unpack::entry::{EntryPath, split};
-use crate::images::unpack::tree::{MOST_LINKS, OPAQUE, is_whiteout, open_resolving};
+use crate::images::unpack::lookup::{MOST_LINKS, open_resolving};
+use crate::images::unpack::whiteout::{OPAQUE, is_whiteout};
 
 /// Layers' directories, the nearest first. They must not change meanwhile.
 pub(super) struct Union<'a> {
