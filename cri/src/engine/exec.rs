@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use super::container::read_config;
+use super::container::making::read_config;
 use super::error::{Error, ErrorKind};
 use super::id::random_id;
 use super::oci_call::last_words;

@@ -1,0 +1,454 @@
+//! Making a container: all or nothing.
+//!
+//! ```text
+//! create ─▶ record half-made ─▶ mount the image ─▶ plan the OCI configuration
+//!                                                        │
+//!           record made ◀── monitor: `berth-oci create` ◀┘
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use berth_runtime::clock::now_nanoseconds;
+use berth_runtime::monitor::protocol::{CreateContainer, PodNamespace, Request};
+use oci_spec::runtime::Spec;
+
+use super::image_error;
+use crate::engine::Engine;
+use crate::engine::error::{Error, ErrorKind};
+use crate::engine::id::random_id;
+use crate::engine::monitor_link::{self, blocking};
+use crate::engine::paths::Ipc;
+use crate::engine::records::{
+    ContainerPhase, ContainerRecord, Encoded, PodPhase, PodRecord, RunAs, files as record_files,
+};
+use crate::engine::spec::mounts::PodFiles;
+use crate::engine::spec::namespaces::PodNamespaces;
+use crate::engine::spec::security::{Seccomp, SeccompChoice};
+use crate::engine::spec::user::ResolvedUser;
+use crate::engine::spec::{
+    SpecInputs, clean_absolute, devices, plan_spec, process, security, security_context, user,
+};
+use crate::images::Image;
+use crate::v1;
+
+/// A name that the OCI gives the configuration.
+const CONFIG_FILE: &str = "config.json";
+
+/// What a container will be, apart from what needs its mounted root.
+#[derive(Debug)]
+struct ContainerPlan {
+    pod: PodRecord,
+    image: Image,
+    record: ContainerRecord,
+}
+
+/// What is looked at to plan a container.
+struct Subject<'a> {
+    pod: &'a PodRecord,
+    image: &'a Image,
+    record: &'a ContainerRecord,
+    rootfs: &'a Path,
+    target_pid: Option<i32>,
+}
+
+impl Engine {
+    /// Makes a container in a sandbox: all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for the sandbox or the image, `WrongState` when the sandbox is
+    /// not ready, `Invalid` for a field, `Runtime` with the OCI runtime's words.
+    pub async fn create(&self, request: v1::CreateContainerRequest) -> Result<String, Error> {
+        let plan = self.plan_container(request)?;
+        self.to_the_end(move |engine| async move { engine.make_container(plan).await })
+            .await
+    }
+
+    fn plan_container(&self, request: v1::CreateContainerRequest) -> Result<ContainerPlan, Error> {
+        let pod = self.sandbox(&request.pod_sandbox_id)?;
+        let config = request
+            .config
+            .ok_or_else(|| Error::invalid("config: is missing"))?;
+        let name = config
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.name.clone())
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| Error::invalid("config.metadata.name: must not be empty"))?;
+        let image = self.find_image(&config)?;
+        let id = random_id();
+        let requested = config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.resources.clone())
+            .unwrap_or_default();
+        let record = ContainerRecord {
+            format: PodRecord::format(),
+            pod_id: pod.id.clone(),
+            name,
+            phase: ContainerPhase::HalfMade,
+            created_at: now_nanoseconds(),
+            resources: Encoded(requested),
+            image_ref: image.digests.first().unwrap_or(&image.id).clone(),
+            image_id: image.id.clone(),
+            log_path: plan_log_path(&pod.config.0, &config)?,
+            run_as: RunAs::default(),
+            stop_signal: process::stop_signal(&config, &image.config)?,
+            cgroup: format!("{}/{id}", pod.cgroup),
+            start_failure: None,
+            exit: None,
+            config: Encoded(config),
+            id,
+        };
+        Ok(ContainerPlan { pod, image, record })
+    }
+
+    fn find_image(&self, config: &v1::ContainerConfig) -> Result<Image, Error> {
+        let wanted = config
+            .image
+            .as_ref()
+            .map(|image| image.image.clone())
+            .filter(|image| !image.is_empty())
+            .ok_or_else(|| Error::invalid("config.image.image: must not be empty"))?;
+        self.images()
+            .find(&wanted)
+            .map_err(image_error)?
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("image {wanted}: is not present; it has to be pulled first"),
+                )
+            })
+    }
+
+    async fn make_container(&self, plan: ContainerPlan) -> Result<String, Error> {
+        let locked = self.records().lock_pod(&plan.pod.id).await?;
+        // Whoever held the lock before may have stopped the sandbox.
+        if locked.read()?.phase != PodPhase::Ready {
+            return Err(Error::new(
+                ErrorKind::WrongState,
+                format!(
+                    "sandbox {}: is not ready; no container was made",
+                    plan.pod.id
+                ),
+            ));
+        }
+        let mut record = plan.record.clone();
+        self.refuse_second_name(&record)?;
+        locked.write_container(&record)?;
+        let mut outcome = self.apply_container(&plan, &mut record).await;
+        if outcome.is_ok() {
+            record.phase = ContainerPhase::Made;
+            outcome = locked.write_container(&record);
+        }
+        match outcome {
+            Ok(()) => Ok(record.id),
+            Err(error) => {
+                if let Err(left) = self.take_away(&locked, &plan.pod, &record.id).await {
+                    tracing::warn!(container = %record.id, "not undone: {}", left.chain());
+                }
+                Err(Error::caused(
+                    error.kind(),
+                    format!("container {} was not made", record.name),
+                    error,
+                ))
+            }
+        }
+    }
+
+    /// A name and attempt stand for one container of a pod.
+    fn refuse_second_name(&self, record: &ContainerRecord) -> Result<(), Error> {
+        let listing = self.records().list_containers(&record.pod_id)?;
+        let same = |other: &&ContainerRecord| {
+            other.phase == ContainerPhase::Made
+                && other.config.0.metadata == record.config.0.metadata
+        };
+        match listing.records.iter().find(same) {
+            Some(other) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "config.metadata: container {} is {} for this attempt already; nothing was \
+                     made",
+                    record.name, other.id
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The steps, in order; what each makes, `take_away` removes.
+    async fn apply_container(
+        &self,
+        plan: &ContainerPlan,
+        record: &mut ContainerRecord,
+    ) -> Result<(), Error> {
+        let bundle = self.paths().bundle(&record.pod_id, &record.id);
+        let rootfs = self.paths().rootfs(&record.pod_id, &record.id);
+        let target_pid = self.target_pid(record).await?;
+        self.mount_image(plan, &rootfs).await?;
+        let (run_as, spec) = {
+            let engine = self.clone();
+            let (pod, image, record) = (plan.pod.clone(), plan.image.clone(), record.clone());
+            let rootfs = rootfs.clone();
+            blocking(move || {
+                engine.observe_and_plan(&Subject {
+                    pod: &pod,
+                    image: &image,
+                    record: &record,
+                    rootfs: &rootfs,
+                    target_pid,
+                })
+            })
+            .await?
+        };
+        record.run_as = run_as;
+        write_config(&bundle, &spec)?;
+        if let Some(folder) = record.log_path.as_deref().and_then(Path::parent) {
+            record_files::ensure_directory(folder)?;
+        }
+        let config = &record.config.0;
+        let create = CreateContainer {
+            id: record.id.clone(),
+            bundle,
+            log_path: record.log_path.clone(),
+            terminal: config.tty,
+            stdin: config.stdin,
+            stdin_once: config.stdin_once,
+        };
+        let pod_dir = self.paths().pod(&record.pod_id);
+        monitor_link::call(&pod_dir, Request::Create(create)).await?;
+        Ok(())
+    }
+
+    async fn mount_image(&self, plan: &ContainerPlan, rootfs: &Path) -> Result<(), Error> {
+        let (images, image) = (self.images().clone(), plan.image.clone());
+        let (id, rootfs) = (plan.record.id.clone(), rootfs.to_path_buf());
+        blocking(move || {
+            record_files::ensure_directory(&rootfs)?;
+            images
+                .mount_snapshot(&id, &image, &rootfs)
+                .map_err(image_error)
+        })
+        .await
+    }
+
+    /// Looks up what the plan needs from the mounted image and from the host.
+    fn observe_and_plan(&self, subject: &Subject<'_>) -> Result<(RunAs, Spec), Error> {
+        let config = &subject.record.config.0;
+        let sandbox = &subject.pod.config.0;
+        let context = security_context(config);
+        let of_image = subject.image.config.config().as_ref();
+        let image_user = of_image.and_then(|config| config.user().as_deref());
+        let accounts = user::read_accounts(subject.rootfs)?;
+        let ResolvedUser { run_as, home } =
+            user::resolve_user(&context, image_user.unwrap_or_default(), &accounts)?;
+        refuse_missing_sources(&config.mounts)?;
+        let pod_dir = self.paths().pod(&subject.pod.id);
+        let namespaces = PodNamespaces::plan(sandbox, &pod_dir)?;
+        let seccomp = read_seccomp(&security::seccomp_choice(&context)?)?;
+        let devices = devices::observe_requested(&config.devices)?;
+        let inputs = SpecInputs {
+            container: config,
+            sandbox,
+            image: &subject.image.config,
+            run_as: &run_as,
+            home: &home,
+            seccomp,
+            namespaces: &namespaces,
+            target_pid: subject.target_pid,
+            files: &self.pod_files(&subject.pod.id, &namespaces),
+            devices: &devices,
+            host: self.host(),
+            cgroups_path: Path::new(&subject.record.cgroup),
+            rootfs: subject.rootfs,
+            pod_id: &subject.pod.id,
+        };
+        let spec = plan_spec(&inputs)?;
+        tell_of_raised_score(config, self.host().lowest_oom_score_adj);
+        Ok((run_as, spec))
+    }
+
+    fn pod_files(&self, pod_id: &str, namespaces: &PodNamespaces) -> PodFiles {
+        let ipc = match namespaces.path(PodNamespace::Ipc) {
+            Some(_) => Ipc::Pod,
+            None => Ipc::Host,
+        };
+        self.paths().pod_files(pod_id, ipc)
+    }
+
+    /// The init of the container whose pid namespace is to be joined.
+    async fn target_pid(&self, record: &ContainerRecord) -> Result<Option<i32>, Error> {
+        let Some(options) = security_context(&record.config.0).namespace_options else {
+            return Ok(None);
+        };
+        if options.pid != v1::NamespaceMode::Target as i32 {
+            return Ok(None);
+        }
+        let target = self.view(&options.target_id).await?;
+        if target.record.pod_id != record.pod_id {
+            return Err(Error::invalid(format!(
+                "linux.security_context.namespace_options.target_id: {} is in another sandbox",
+                options.target_id
+            )));
+        }
+        Ok((target.pid != 0).then_some(target.pid))
+    }
+}
+
+/// The configuration that a container was made from.
+///
+/// # Errors
+///
+/// `Storage` when it is gone or damaged.
+pub(in crate::engine) fn read_config(bundle: &Path) -> Result<Spec, Error> {
+    let path = bundle.join(CONFIG_FILE);
+    Spec::load(&path).map_err(|error| {
+        Error::caused(
+            ErrorKind::Storage,
+            format!("read {}", path.display()),
+            error,
+        )
+    })
+}
+
+fn write_config(bundle: &Path, spec: &Spec) -> Result<(), Error> {
+    let path = bundle.join(CONFIG_FILE);
+    let bytes = serde_json::to_vec(spec).map_err(|error| {
+        Error::caused(
+            ErrorKind::Storage,
+            format!("encode {}", path.display()),
+            error,
+        )
+    })?;
+    std::fs::write(&path, bytes).map_err(|error| record_files::storage("write", &path, error))
+}
+
+/// The log's place: the sandbox's directory and the container's name in it.
+fn plan_log_path(
+    sandbox: &v1::PodSandboxConfig,
+    config: &v1::ContainerConfig,
+) -> Result<Option<PathBuf>, Error> {
+    if sandbox.log_directory.is_empty() || config.log_path.is_empty() {
+        return Ok(None);
+    }
+    let directory = clean_absolute("config.log_directory", &sandbox.log_directory)?;
+    // The second part is relative; as an absolute one it would leave the first.
+    let below = clean_absolute("config.log_path", &format!("/{}", config.log_path))?;
+    Ok(Some(
+        directory.join(below.strip_prefix("/").unwrap_or(&below)),
+    ))
+}
+
+/// Says once a process that scores are raised: a kubelet asks for each container.
+fn tell_of_raised_score(config: &v1::ContainerConfig, lowest: i32) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    let wanted = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.resources.as_ref())
+        .map(|resources| resources.oom_score_adj);
+    if wanted.is_some_and(|wanted| wanted < i64::from(lowest)) {
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "this process lacks CAP_SYS_RESOURCE: containers get an oom_score_adj of at least \
+                 {lowest}"
+            );
+        });
+    }
+}
+
+/// The CRI: "If the hostPath doesn't exist, then runtimes should report error."
+fn refuse_missing_sources(mounts: &[v1::Mount]) -> Result<(), Error> {
+    for mount in mounts {
+        std::fs::metadata(&mount.host_path).map_err(|error| {
+            Error::caused(
+                ErrorKind::Invalid,
+                format!(
+                    "mounts.host_path: {} for {}",
+                    mount.host_path, mount.container_path
+                ),
+                error,
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn read_seccomp(choice: &SeccompChoice) -> Result<Seccomp, Error> {
+    match choice {
+        SeccompChoice::Unconfined => Ok(Seccomp::Unconfined),
+        SeccompChoice::RuntimeDefault => Ok(Seccomp::RuntimeDefault),
+        SeccompChoice::File(path) => {
+            let failed = |error: std::io::Error| {
+                Error::caused(
+                    ErrorKind::Invalid,
+                    format!(
+                        "linux.security_context.seccomp.localhost_ref: {}",
+                        path.display()
+                    ),
+                    error,
+                )
+            };
+            let bytes = std::fs::read(path).map_err(failed)?;
+            let profile = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
+            Ok(Seccomp::Profile(Box::new(profile)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_stays_in_its_directory() {
+        let sandbox = v1::PodSandboxConfig {
+            log_directory: "/var/log/pods/x".to_owned(),
+            ..Default::default()
+        };
+        let at = |path: &str| {
+            plan_log_path(
+                &sandbox,
+                &v1::ContainerConfig {
+                    log_path: path.to_owned(),
+                    ..Default::default()
+                },
+            )
+        };
+        assert_eq!(
+            at("main/0.log").unwrap().as_deref(),
+            Some(Path::new("/var/log/pods/x/main/0.log"))
+        );
+        assert_eq!(
+            at("/main/0.log").unwrap().as_deref(),
+            Some(Path::new("/var/log/pods/x/main/0.log"))
+        );
+        assert_eq!(at("").unwrap(), None);
+        assert!(at("../../etc/passwd").is_err());
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_read_is_named() {
+        let error = read_seccomp(&SeccompChoice::File("/nowhere.json".into())).unwrap_err();
+        assert!(error.chain().contains("/nowhere.json"), "{}", error.chain());
+        assert_eq!(
+            read_seccomp(&SeccompChoice::Unconfined).unwrap(),
+            Seccomp::Unconfined
+        );
+    }
+
+    #[test]
+    fn a_missing_source_is_refused() {
+        let mount = v1::Mount {
+            host_path: "/nowhere".to_owned(),
+            container_path: "/data".to_owned(),
+            ..Default::default()
+        };
+        let error = refuse_missing_sources(&[mount]).unwrap_err();
+        assert!(
+            error.chain().contains("/nowhere for /data"),
+            "{}",
+            error.chain()
+        );
+    }
+}
