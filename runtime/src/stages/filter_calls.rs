@@ -26,18 +26,16 @@ pub const STAGE: Stage = Stage {
 
 fn filter_calls(init: &mut Init) -> Result<(), StageError> {
     let process_plan = &init.plan.process;
-    // Whatever the caller had open is the host's, except what is to be kept.
-    // Rust programs ignore SIGPIPE from their start, and an exec keeps that: in
-    // `yes | head` the container's `yes` would not end. The profile may forbid
-    // to change it later.
-    process::restore_default_action(libc::SIGPIPE)?;
+    // An exec keeps what is ignored. Rust programs ignore SIGPIPE from their start,
+    // so that in `yes | head` the container's `yes` would not end; and what a shell
+    // starts in the background ignores SIGINT and SIGQUIT, so that Ctrl-C would do
+    // nothing. The profile may forbid to change it later.
+    process::restore_default_actions()?;
     // A caller that reads signals from a descriptor blocks them, and that too
     // passes on: the program would not hear SIGTERM.
     process::unblock_signals()?;
+    // Whatever the caller had open is the host's, except what is to be kept.
     process::close_on_exec_from(3 + init.wishes.preserve_fds)?;
-    // Ours ignores it, and what is ignored stays so across an exec: without
-    // this, `yes | head` would go on for ever in the container.
-    process::restore_broken_pipe()?;
     if process_plan.no_new_privileges {
         privilege::set_no_new_privileges()?;
     }

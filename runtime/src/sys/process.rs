@@ -163,6 +163,28 @@ pub fn restore_default_action(signal: i32) -> Result<(), SyscallError> {
     })
 }
 
+/// The same for every signal that can be ignored.
+///
+/// # Errors
+///
+/// As [`restore_default_action`].
+pub fn restore_default_actions() -> Result<(), SyscallError> {
+    let standard = 1..=libc::SIGSYS;
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    for signal in standard.chain(real_time) {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL installs no code of ours that could run at a bad moment.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            let call = format!("signal({signal}, SIG_DFL)");
+            return Err(SyscallError::new(call, Errno::last()));
+        }
+    }
+    // One line for all of them.
+    finish(Ok::<(), Errno>(()), || "signal(1..64, SIG_DFL)".to_owned())
+}
+
 /// `int sigprocmask(SIG_SETMASK, [], NULL)`: no signal waits any longer.
 ///
 /// # Errors
@@ -415,21 +437,6 @@ pub fn set_personality(domain: u64) -> Result<(), SyscallError> {
     finish(check(returned.into()).map(drop), || {
         format!("personality({domain:#x})")
     })
-}
-
-/// `signal(SIGPIPE, SIG_DFL)`: Rust's runtime sets `SIG_IGN` before `main`.
-///
-/// # Errors
-///
-/// None that `signal(2)` has for this signal.
-pub fn restore_broken_pipe() -> Result<(), SyscallError> {
-    let (pipe, default) = (
-        nix::sys::signal::SIGPIPE,
-        nix::sys::signal::SigHandler::SigDfl,
-    );
-    // SAFETY: no handler is installed, so none can run in a bad moment.
-    let restored = unsafe { nix::sys::signal::signal(pipe, default) };
-    finish(restored.map(drop), || "signal(SIGPIPE, SIG_DFL)".to_owned())
 }
 
 /// Stops this process as a shell's job control does; it goes on at SIGCONT.

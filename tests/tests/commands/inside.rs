@@ -100,7 +100,12 @@ fn ports_lead_inside_by_protocol_and_address() {
         .unwrap();
     let page = machine
         .host()
-        .get(format!("{second}:8080").parse().unwrap(), "/")
+        // The pod is ready when nginx runs, which is a moment before it listens.
+        .get_within(
+            Duration::from_secs(10),
+            format!("{second}:8080").parse().unwrap(),
+            "/",
+        )
         .unwrap();
     assert_eq!(page.status, 200);
     let other: SocketAddr = "127.0.0.1:8080".parse().unwrap();

@@ -206,8 +206,18 @@ fn the_program_leads_a_session_and_is_first() {
 #[test]
 fn signals_are_as_they_are_at_birth() {
     check(Who::All, |lab| {
-        // SIGPIPE above all: a runtime ignores it, a program must not.
-        let told = lab.text("grep -E '^Sig(Blk|Ign)' /proc/self/status | cut -f2", as_is)?;
+        // SIGPIPE above all: a runtime ignores it, a program must not. And what a
+        // script starts in the background ignores what Ctrl-C sends.
+        let bundle = lab.bundle("c", |config| {
+            let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status | cut -f2";
+            config["process"]["args"] = json!(["sh", "-c", script]);
+        })?;
+        let mut command = lab.host.command("sh");
+        command.args(["-c", "trap '' HUP INT QUIT USR1 ALRM; exec \"$@\"", "sh"]);
+        command.arg(&lab.runtime.path).arg("--root").arg(lab.root());
+        command.args(["run", "--bundle", path(&bundle), "c"]);
+        let told = crate::outcome::finish(&mut command)?.text()?;
+        ensure!(told.lines().count() == 2, "{told}");
         for line in told.lines() {
             let set = u64::from_str_radix(line, 16)?;
             // Those of real time from 32 on may be the caller's.
