@@ -156,6 +156,9 @@ pub struct CreateArguments {
     /// A socket that gets the master of the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// A socket that gets a descriptor of init
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// A file that gets the number of init
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
@@ -224,6 +227,9 @@ pub struct ExecArguments {
     /// A socket that gets the master of the program's terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// A socket that gets a descriptor of the program
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// A file that gets the number of the program
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
@@ -254,10 +260,10 @@ pub struct ExecArguments {
     /// How many descriptors from 3 on the program keeps
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub preserve_fds: u32,
-    /// A label of SELinux (not supported yet)
+    /// A label of SELinux
     #[arg(long, value_name = "LABEL")]
     pub process_label: Option<String>,
-    /// A profile of AppArmor (not supported yet)
+    /// A profile of AppArmor
     #[arg(long, value_name = "PROFILE")]
     pub apparmor: Option<String>,
     /// Also into a container that is paused; it waits for `resume`

@@ -8,6 +8,7 @@ use nix::sched::CloneFlags;
 
 use crate::cgroup::plan::CgroupPlan;
 use crate::init::{Init, Message};
+use crate::links::{MovedLink, Passage};
 use crate::plan::CreatePlan;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce};
 use crate::state::{Folder, Record, StateStore};
@@ -31,6 +32,8 @@ pub struct Wishes {
     pub pid_file: Option<PathBuf>,
     /// Where the master of init's terminal is sent.
     pub console_socket: Option<PathBuf>,
+    /// Where a descriptor of init is sent.
+    pub pidfd_socket: Option<PathBuf>,
     /// Descriptors from 3 on that the program keeps.
     pub preserve_fds: u32,
     /// `MS_MOVE` and `chroot(2)` for machines whose root is a ramfs.
@@ -67,6 +70,10 @@ pub struct Creation {
     pub channel: Option<OwnedFd>,
     /// The process whose namespaces are joined, and which of them; for `exec`.
     pub target: Option<(OwnedFd, CloneFlags)>,
+    /// The way to the container's network namespace, once a device took it.
+    pub passage: Option<Passage>,
+    /// The devices that took it.
+    pub moved: Vec<MovedLink>,
     /// The other end of the terminal's socket, where the runtime itself relays.
     pub console: Option<OwnedFd>,
     /// The table that both sides run.
@@ -82,6 +89,10 @@ pub enum Undo {
     ReleaseId,
     /// Take the cgroups away.
     RemoveCgroup,
+    /// Take away what was made of a class of cache.
+    LeaveCacheGroup,
+    /// Move network devices back.
+    ReturnLinks,
     /// End init.
     EndInit,
 }
@@ -103,11 +114,14 @@ impl Creation {
 
     fn run_stages(&mut self) -> Result<(), StageFailure> {
         for stage in self.table {
-            let Run::Runtime(run) = stage.run else {
-                continue;
+            let stops = self.wishes.stop_before.as_deref() == Some(stage.name);
+            let run = match stage.run {
+                Run::Runtime(run) => run,
+                Run::RuntimeIf(asked, run) if stops || asked(self) => run,
+                _ => continue,
             };
             announce(stage);
-            if self.wishes.stop_before.as_deref() == Some(stage.name) {
+            if stops {
                 stop_before(stage.name, self.init.as_ref().map(|(pid, _)| *pid));
             }
             run(self).map_err(|error| StageFailure::new(stage.name, &error))?;
@@ -118,6 +132,8 @@ impl Creation {
     /// Undoes what was done, the newest first. It goes on after a failure:
     /// what is left is told by the first error anyway.
     pub fn take_back(&mut self) {
+        // With init's end its network namespace may go, and what is in it.
+        self.return_links();
         // Init first: a group with a process in it cannot be removed.
         if self.undo.contains(&Undo::EndInit) {
             self.end_init();
@@ -130,12 +146,28 @@ impl Creation {
                         let _ = cgroup.remove();
                     }
                 }
+                Undo::ReturnLinks => self.return_links(),
+                Undo::LeaveCacheGroup => {
+                    if let Some(group) = &self.record.cache_group {
+                        let _ = group.take_back();
+                    }
+                }
                 Undo::ReleaseId => {
                     if let Some(folder) = &self.folder {
                         let _ = folder.remove();
                     }
                 }
             }
+        }
+    }
+
+    fn return_links(&mut self) {
+        if let Some(passage) = self.passage.take() {
+            self.moved
+                .iter()
+                .rev()
+                .for_each(|link| passage.take_back(link));
+            self.moved.clear();
         }
     }
 

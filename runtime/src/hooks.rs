@@ -13,11 +13,13 @@
 //! fails or takes longer than its timeout ends the operation, except after
 //! `delete`, when there is nothing left to give up.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Hook;
@@ -57,6 +59,16 @@ pub enum HookError {
         /// Which of them.
         index: usize,
         /// The program.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What it writes cannot be kept.
+    #[error("annotations[{name:?}]: opening {path}")]
+    Output {
+        /// The annotation.
+        name: &'static str,
+        /// The file.
         path: String,
         /// Why not.
         source: std::io::Error,
@@ -147,6 +159,50 @@ fn read_words(said: &mut std::io::Result<File>) -> String {
     String::from_utf8_lossy(&words).trim().to_owned()
 }
 
+/// Where hooks write to, where annotations of crun's name files.
+#[derive(Debug, Default)]
+struct Outputs {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+/// Opened once, by the runtime: init inherits them, and hooks that run inside
+/// write to the host's files too.
+static OUTPUTS: OnceLock<Outputs> = OnceLock::new();
+
+/// Opens the files that `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name,
+/// to be added to. Asked for before the first hook runs.
+///
+/// # Errors
+///
+/// A file that cannot be made.
+pub fn open_outputs(annotations: &HashMap<String, String>) -> Result<(), HookError> {
+    let open = |name: &'static str| match annotations.get(name) {
+        None => Ok(None),
+        Some(path) => match File::options().append(true).create(true).open(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(source) => Err(HookError::Output {
+                name,
+                path: path.clone(),
+                source,
+            }),
+        },
+    };
+    let outputs = Outputs {
+        stdout: open("run.oci.hooks.stdout")?,
+        stderr: open("run.oci.hooks.stderr")?,
+    };
+    // A process makes, starts or removes one container, so this is said once.
+    let _ = OUTPUTS.set(outputs);
+    Ok(())
+}
+
+fn output(of: fn(&Outputs) -> &Option<File>) -> std::io::Result<Option<Stdio>> {
+    let file = OUTPUTS.get().and_then(|outputs| of(outputs).as_ref());
+    file.map(|file| file.try_clone().map(Stdio::from))
+        .transpose()
+}
+
 fn start(hook: &Hook, said: &std::io::Result<File>) -> std::io::Result<Child> {
     let mut command = Command::new(hook.path());
     if let Some((name, arguments)) = hook.args().as_deref().and_then(<[String]>::split_first) {
@@ -160,14 +216,13 @@ fn start(hook: &Hook, said: &std::io::Result<File>) -> std::io::Result<Child> {
                 .filter_map(|variable| variable.split_once('=')),
         );
     }
-    let stderr = match said {
-        Ok(file) => Stdio::from(file.try_clone()?),
-        Err(_) => Stdio::null(),
+    let stderr = match (output(|outputs| &outputs.stderr)?, said) {
+        (Some(file), _) => file,
+        (None, Ok(file)) => Stdio::from(file.try_clone()?),
+        (None, Err(_)) => Stdio::null(),
     };
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(stderr);
+    let stdout = output(|outputs| &outputs.stdout)?.unwrap_or_else(Stdio::null);
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
     command.spawn()
 }
 

@@ -29,6 +29,8 @@ use crate::sys::{channel, process};
 ///    │ ◀─────────────────── Ready ── │  await-start
 ///    │ ── Published ────────────────▶ │
 ///    │ ── Begin ────────────────────▶ │  (run: the runtime; else `start`, by socket)
+///    │ ◀──────────────── Listener ── │  filter-calls  (only with SCMP_ACT_NOTIFY)
+///    │ ── GoOn ─────────────────────▶ │  (both by that socket in `start`)
 ///    │ ◀───── Failed, or the end ─── │  the end: its program runs
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,9 @@ pub enum Message {
     Stopped = b's',
     /// Go on after that.
     GoOn = b'g',
+    /// The filter holds, and somebody is to be asked about calls; the number of
+    /// the descriptor follows, 4 bytes. Answered by `GoOn` once it was sent.
+    Listener = b'l',
     /// Another process goes on in init's place; its number follows, 4 bytes.
     Moved = b'v',
 }
@@ -59,7 +64,7 @@ pub enum Message {
 impl Message {
     /// Takes a message apart; `None` when the other side has gone or talks nonsense.
     pub fn read(bytes: &[u8]) -> Option<(Message, &[u8])> {
-        const ALL: [Message; 10] = [
+        const ALL: [Message; 11] = [
             Message::CgroupMade,
             Message::Mounted,
             Message::HooksDone,
@@ -69,6 +74,7 @@ impl Message {
             Message::Failed,
             Message::Stopped,
             Message::GoOn,
+            Message::Listener,
             Message::Moved,
         ];
         let (first, rest) = bytes.split_first()?;
@@ -146,12 +152,17 @@ impl Init {
     pub fn run(mut self) -> ! {
         let table = self.table;
         for stage in table {
-            let Run::Init(run) = stage.run else { continue };
+            let stops = self.wishes.stop_before.as_deref() == Some(stage.name);
+            let run = match stage.run {
+                Run::Init(run) => run,
+                Run::InitIf(asked, run) if stops || asked(&self) => run,
+                _ => continue,
+            };
             // Nothing more is announced once the filter may forbid it.
             if stage.name != "exec-program" {
                 announce(stage);
             }
-            if self.wishes.stop_before.as_deref() == Some(stage.name) {
+            if stops {
                 self.stop(stage.name);
             }
             if let Err(error) = run(&mut self) {
@@ -194,7 +205,16 @@ impl Init {
 
     /// Whether some stage after `join-spaces` writes to procfs.
     pub fn writes_to_procfs(&self) -> bool {
-        self.plan.process.oom_score_adj.is_some()
+        let process = &self.plan.process;
+        process.oom_score_adj.is_some()
+            || process.selinux_label.is_some()
+            || process.apparmor_profile.is_some()
+    }
+
+    /// Whether this is a program that `exec` adds: it has no namespaces to make.
+    pub fn joins_container(&self) -> bool {
+        let namespaces = &self.plan.namespaces;
+        namespaces.new.is_empty() && namespaces.joined.is_empty()
     }
 
     /// Whether `start` comes from another process than the one that made us.

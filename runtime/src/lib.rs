@@ -23,6 +23,12 @@ pub mod hooks;
 pub mod ids;
 /// Init's side of it.
 pub mod init;
+/// Labels of SELinux and AppArmor.
+pub mod labels;
+/// Network devices that move into a container.
+pub mod links;
+/// Who is asked about system calls.
+pub mod listener;
 /// The process that outlives every daemon: one a pod.
 pub mod monitor;
 /// The kernel's list of mounts.
@@ -33,6 +39,8 @@ pub mod plan;
 pub mod relay;
 /// How a failure is told.
 pub mod report;
+/// Classes of cache and memory bandwidth.
+pub mod resctrl;
 /// Filters of system calls.
 pub mod seccomp;
 /// Signals by name and number.

@@ -7,10 +7,18 @@
 //! What the runtime spec knows and this runtime does not yet do is an error
 //! that names the field (`unsupported`), never silence.
 
+/// Annotations that change what is done.
+pub mod annotations;
+/// Classes of cache and memory bandwidth.
+pub mod cache_group;
 /// Device nodes and links in `/dev`.
 pub mod devices;
 /// What of /proc and /sys is hidden by default.
 pub mod hiding;
+/// The label of a container's own filesystems.
+pub mod labels;
+/// Network devices that the container takes over.
+pub mod links;
 /// Mounts: what, where, with which attributes.
 pub mod mounts;
 /// Which namespaces are made and which are joined.
@@ -19,6 +27,10 @@ pub mod namespaces;
 pub mod options;
 /// User, capabilities, limits, arguments.
 pub mod process;
+/// From bytes to the specification's types.
+pub mod reading;
+/// Scheduling, I/O priority, processors, memory nodes, personality.
+pub mod schedule;
 /// Kernel parameters that belong to a namespace.
 pub mod sysctls;
 /// Fields that are refused by name.
@@ -27,10 +39,13 @@ pub mod unsupported;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, LinuxResources, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Hooks, LinuxResources, LinuxSeccomp, Process, Spec};
 
 use crate::ids::{ContainerId, ContainerPath, HostPath};
+use annotations::AnnotationPlan;
 use devices::DevicePlan;
+use labels::MountLabel;
+use links::LinkPlan;
 use mounts::MountPlan;
 use namespaces::NamespacePlan;
 use process::ProcessPlan;
@@ -74,6 +89,8 @@ pub struct CreatePlan {
     pub domainname: Option<String>,
     /// In their order.
     pub mounts: Vec<MountPlan>,
+    /// What the mounts that the runtime adds are labelled with; it stands in the others.
+    pub mount_label: Option<MountLabel>,
     /// In `/dev`; `None` where `/dev` is the host's own.
     pub devices: Option<DevicePlan>,
     /// Name (dots) and value.
@@ -84,6 +101,14 @@ pub struct CreatePlan {
     pub readonly_paths: Vec<ContainerPath>,
     /// The program and what it may do.
     pub process: ProcessPlan,
+    /// Network devices that it takes over.
+    pub links: Vec<LinkPlan>,
+    /// Which share of caches and memory bandwidth it has.
+    pub cache_group: Option<cache_group::CacheGroupPlan>,
+    /// As personality(2) takes it.
+    pub personality: Option<u64>,
+    /// Which memory nodes it uses.
+    pub memory_policy: Option<schedule::MemoryPolicyPlan>,
     /// Programs of the caller.
     pub hooks: Hooks,
     /// The filter of system calls.
@@ -92,6 +117,8 @@ pub struct CreatePlan {
     pub cgroups_path: Option<PathBuf>,
     /// Limits.
     pub resources: Option<LinuxResources>,
+    /// What annotations ask for.
+    pub wishes: AnnotationPlan,
     /// Words for others.
     pub annotations: HashMap<String, String>,
 }
@@ -113,7 +140,12 @@ pub fn plan_create(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<Creat
         process.ok_or_else(|| SpecError::new("process", "expected an object, for it is run"))?;
     let namespaces = namespaces::plan_namespaces(linux.namespaces().as_deref().unwrap_or(&[]))?;
     let (rootfs, root_readonly) = plan_root(bundle, spec)?;
-    let mounts = mounts::plan_mounts(bundle, spec.mounts().as_deref().unwrap_or(&[]))?;
+    let mut mounts = mounts::plan_mounts(bundle, spec.mounts().as_deref().unwrap_or(&[]))?;
+    let annotations = spec.annotations().clone().unwrap_or_default();
+    let mount_label = labels::plan_mount_label(linux.mount_label().as_deref(), &annotations)?;
+    if let Some(label) = &mount_label {
+        labels::label_mounts(&mut mounts, label);
+    }
     let owned = |paths: &Option<Vec<String>>| {
         let paths = paths.iter().flatten();
         paths
@@ -132,15 +164,49 @@ pub fn plan_create(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<Creat
         sysctls: sysctls::plan_sysctls(linux.sysctl().as_ref(), &namespaces)?,
         masked_paths: owned(linux.masked_paths()),
         readonly_paths: owned(linux.readonly_paths()),
-        process: process::plan_process(process)?,
+        process: plan_init(process)?,
+        links: links::plan_links(linux.net_devices().as_ref(), &namespaces)?,
+        cache_group: given(linux.intel_rdt(), |asked| {
+            cache_group::plan_cache_group(id, asked)
+        })?,
+        personality: given(linux.personality(), schedule::plan_personality)?,
+        memory_policy: given(linux.memory_policy(), schedule::plan_memory_policy)?,
         hooks: spec.hooks().clone().unwrap_or_default(),
-        seccomp: linux.seccomp().clone(),
+        seccomp: plan_profile(spec),
+        wishes: annotations::plan_annotations(&annotations)?,
         cgroups_path: linux.cgroups_path().clone(),
         resources: linux.resources().clone(),
-        annotations: spec.annotations().clone().unwrap_or_default(),
+        annotations,
         namespaces,
         mounts,
+        mount_label,
     })
+}
+
+/// The profile, with the agent that crun's annotation names in place of its own.
+pub fn plan_profile(spec: &Spec) -> Option<LinuxSeccomp> {
+    let mut profile = spec.linux().as_ref()?.seccomp().clone()?;
+    let receiver = spec.annotations().as_ref();
+    if let Some(path) = receiver.and_then(|all| all.get(annotations::SECCOMP_RECEIVER)) {
+        profile.set_listener_path(Some(PathBuf::from(path)));
+    }
+    Some(profile)
+}
+
+/// Init's process: execCPUAffinity is for the programs that `exec` adds.
+fn plan_init(process: &Process) -> Result<ProcessPlan, SpecError> {
+    let mut plan = process::plan_process(process)?;
+    plan.schedule.initial_processors = None;
+    plan.schedule.final_processors = None;
+    Ok(plan)
+}
+
+/// Plans a field where it is there.
+fn given<Field, Plan>(
+    field: &Option<Field>,
+    plan: impl FnOnce(&Field) -> Result<Plan, SpecError>,
+) -> Result<Option<Plan>, SpecError> {
+    field.as_ref().map(plan).transpose()
 }
 
 /// All of 1.x: what a newer minor version adds is refused by field.

@@ -43,14 +43,22 @@ pub enum Run {
     Runtime(fn(&mut Creation) -> Result<(), StageError>),
     /// Its child.
     Init(fn(&mut Init) -> Result<(), StageError>),
+    /// The program that was called, where something asks for it: the first
+    /// function says whether, and a stage that nobody asked for costs nothing.
+    RuntimeIf(
+        fn(&Creation) -> bool,
+        fn(&mut Creation) -> Result<(), StageError>,
+    ),
+    /// Its child, where something asks for it.
+    InitIf(fn(&Init) -> bool, fn(&mut Init) -> Result<(), StageError>),
 }
 
 impl Run {
     /// The actor's name.
     pub fn actor(self) -> &'static str {
         match self {
-            Run::Runtime(_) => "runtime",
-            Run::Init(_) => "init",
+            Run::Runtime(_) | Run::RuntimeIf(..) => "runtime",
+            Run::Init(_) | Run::InitIf(..) => "init",
         }
     }
 }
@@ -67,6 +75,9 @@ pub enum StageError {
     /// The filter could not be made.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::error::SeccompError),
+    /// The share of caches could not be had.
+    #[error(transparent)]
+    Cache(#[from] crate::resctrl::ResctrlError),
     /// The state could not be kept.
     #[error(transparent)]
     State(#[from] crate::state::StateError),

@@ -18,6 +18,7 @@ pub mod find_program;
 pub mod hooks_inside;
 pub mod hooks_runtime;
 pub mod hooks_start;
+pub mod join_cache;
 pub mod join_cgroup;
 pub mod join_spaces;
 pub mod lock_root;
@@ -26,15 +27,20 @@ pub mod make_filter;
 pub mod mask_paths;
 pub mod mount_rest;
 pub mod mount_tree;
+pub mod move_links;
 pub mod new_session;
 pub mod open_console;
 pub mod own_cgroup;
+pub mod pin_runtime;
 pub mod publish_state;
 pub mod quiet_mounts;
 pub mod record_init;
 pub mod reserve_id;
+pub mod send_pidfd;
+pub mod set_labels;
 pub mod set_limits;
 pub mod set_names;
+pub mod set_schedule;
 pub mod set_sysctls;
 
 /// How a container is made, in the order in which a reader may think of it.
@@ -45,8 +51,10 @@ pub const CREATE: &[Stage] = &[
     make_filter::STAGE,
     create_v2::STAGE,
     clone_init::STAGE,
+    join_cache::STAGE,
     create_v1::STAGE,
     record_init::STAGE,
+    move_links::STAGE,
     join_spaces::STAGE,
     new_session::STAGE,
     set_names::STAGE,
@@ -66,10 +74,13 @@ pub const CREATE: &[Stage] = &[
     mask_paths::STAGE,
     lock_root::STAGE,
     set_limits::STAGE,
+    set_schedule::STAGE,
+    set_labels::STAGE,
     enter_cwd::STAGE,
     become_user::STAGE,
     find_program::STAGE,
     await_init::STAGE,
+    send_pidfd::STAGE,
     publish_state::STAGE,
     await_start::STAGE,
     hooks_start::STAGE,
@@ -80,16 +91,21 @@ pub const CREATE: &[Stage] = &[
 /// How a program is added to a container that runs.
 pub const EXEC: &[Stage] = &[
     make_filter::STAGE,
+    pin_runtime::STAGE,
     clone_init::STAGE,
+    join_cache::STAGE,
     join_cgroup::STAGE,
     join_spaces::STAGE,
     new_session::STAGE,
     open_console::STAGE,
     set_limits::STAGE,
+    set_schedule::STAGE,
+    set_labels::STAGE,
     enter_cwd::STAGE,
     become_user::STAGE,
     find_program::STAGE,
     await_init::STAGE,
+    send_pidfd::STAGE,
     await_start::STAGE,
     filter_calls::STAGE,
     exec_program::STAGE,

@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::plan::CgroupPlan;
 use crate::ids::ContainerId;
+use crate::plan::reading;
+use crate::resctrl::CacheGroup;
 use crate::sys::call::SyscallError;
 use crate::sys::channel;
 use crate::sys::process::{self, HostPid};
@@ -68,6 +70,12 @@ pub struct Record {
     pub owner: String,
     /// Its cgroups.
     pub cgroup: Option<CgroupPlan>,
+    /// Its class of cache and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_group: Option<CacheGroup>,
+    /// Whether it kept its creator's session keyring; then so does `exec`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// Words for others.
     pub annotations: HashMap<String, String>,
 }
@@ -308,7 +316,7 @@ impl Folder {
     pub fn read_config(&self) -> Result<oci_spec::runtime::Spec, StateError> {
         let path = self.path.join(CONFIG);
         let bytes = self.read(&path)?;
-        serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged {
+        reading::read(&bytes).map_err(|source| StateError::Damaged {
             path: path.display().to_string(),
             source,
         })

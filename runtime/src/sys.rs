@@ -12,6 +12,8 @@ pub mod call;
 pub mod channel;
 /// Mounts without paths: fsopen(2), open_tree(2), move_mount(2).
 pub mod mount;
+/// Links and addresses: rtnetlink(7).
+pub mod netlink;
 /// Lookups that cannot leave a root: openat2(2).
 pub mod path;
 /// User, groups, capabilities, limits.
@@ -24,6 +26,8 @@ pub mod process_copy;
 pub mod procfs;
 /// Memory that is held and not needed.
 pub mod residence;
+/// Scheduling, processors, memory nodes.
+pub mod schedule;
 /// Filters on system calls: seccomp(2).
 pub mod seccomp;
 /// Sockets whose path is too long for an address.

@@ -26,7 +26,7 @@ fn run_under(program: &BpfProgram, script: &str) -> Output {
     unsafe {
         command.pre_exec(move || {
             set_no_new_privileges()
-                .and_then(|()| install(&program))
+                .and_then(|()| install(&program).map(drop))
                 .map_err(|error| std::io::Error::from_raw_os_error(error.errno() as i32))
         });
     }

@@ -6,6 +6,7 @@ use caps::CapsHashSet;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process};
 
 use super::SpecError;
+use super::schedule::{SchedulePlan, plan_schedule};
 use crate::ids::ContainerPath;
 use crate::sys::terminal::Size;
 
@@ -34,6 +35,12 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// How soon the OOM killer takes it, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// When and where it runs.
+    pub schedule: SchedulePlan,
+    /// Its label of SELinux.
+    pub selinux_label: Option<String>,
+    /// Its profile of AppArmor.
+    pub apparmor_profile: Option<String>,
     /// It gets a terminal, of this size where one is known.
     pub terminal: Option<Option<Size>>,
 }
@@ -115,6 +122,9 @@ pub fn plan_process(process: &Process) -> Result<ProcessPlan, SpecError> {
         limits: plan_limits(process.rlimits().as_deref().unwrap_or(&[]))?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: check_oom_score(process.oom_score_adj())?,
+        schedule: plan_schedule(process)?,
+        selinux_label: filled(process.selinux_label()),
+        apparmor_profile: filled(process.apparmor_profile()),
         terminal: process.terminal().unwrap_or(false).then(|| {
             let size = process.console_size()?;
             let small = |side: u64| u16::try_from(side).unwrap_or(u16::MAX);
@@ -210,6 +220,11 @@ fn plan_limits(limits: &[PosixRlimit]) -> Result<Vec<LimitPlan>, SpecError> {
         });
     }
     Ok(plans)
+}
+
+/// An empty label asks for none.
+fn filled(label: &Option<String>) -> Option<String> {
+    label.clone().filter(|label| !label.is_empty())
 }
 
 fn check_oom_score(score: Option<i32>) -> Result<Option<i32>, SpecError> {

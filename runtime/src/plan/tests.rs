@@ -89,11 +89,6 @@ fn mistakes_name_their_field() {
             "soft 2 is above hard 1",
         ),
         (
-            "/process/apparmorProfile",
-            json!("x"),
-            "process.apparmorProfile: not supported yet",
-        ),
-        (
             "/linux/namespaces",
             json!([{"type": "pid"}]),
             "expected a mount namespace",
@@ -130,8 +125,8 @@ fn mistakes_name_their_field() {
         ),
         (
             "/linux/personality",
-            json!({"domain": "LINUX"}),
-            "linux.personality: not supported yet",
+            json!({"domain": "LINUX", "flags": ["X"]}),
+            "linux.personality.flags[0]: expected none",
         ),
         (
             "/mounts",

@@ -17,7 +17,7 @@ use oci_spec::runtime::Arch;
 use super::cache;
 use super::error::SeccompError;
 use super::newer::{self, Highest};
-use super::plan::{Comparison, FilterPlan, Rule, Verdict};
+use super::plan::{Comparison, FilterPlan, Rule, Unknown, Verdict};
 use crate::sys::call::finish;
 use crate::sys::seccomp::{BpfProgram, Instruction};
 
@@ -85,7 +85,7 @@ fn compile(plan: &FilterPlan) -> Result<Vec<u8>, SeccompError> {
         .set_ctl_optimize(2)
         .map_err(|source| library("linux.seccomp", "choose the binary tree", source))?;
     for rule in &plan.rules {
-        add_rule(rule, &mut filter)?;
+        add_rule(rule, plan.unknown, &mut filter)?;
     }
     let mut bytes = Vec::new();
     if newer::wants_prefix(plan.default) {
@@ -137,11 +137,24 @@ fn add_architectures(
     Ok(covered)
 }
 
-fn add_rule(rule: &Rule, filter: &mut ScmpFilterContext) -> Result<(), SeccompError> {
+fn add_rule(
+    rule: &Rule,
+    unknown: Unknown,
+    filter: &mut ScmpFilterContext,
+) -> Result<(), SeccompError> {
     // Profiles list calls of all kernels and architectures; one that this
     // library has never heard of gets the default verdict.
     let Ok(call) = ScmpSyscall::from_name(&rule.name) else {
-        return Ok(());
+        return match unknown {
+            Unknown::Ignore => Ok(()),
+            Unknown::Refuse => Err(SeccompError::invalid(
+                format!("linux.seccomp.syscalls[{}].names", rule.entry),
+                format!(
+                    "expected calls that libseccomp knows, found {:?}",
+                    rule.name
+                ),
+            )),
+        };
     };
     let conditions: Vec<ScmpArgCompare> = rule
         .conditions
@@ -213,6 +226,7 @@ fn action(verdict: Verdict) -> ScmpAction {
         Verdict::Trap => ScmpAction::Trap,
         Verdict::Errno(errno) => ScmpAction::Errno(errno.into()),
         Verdict::Trace(number) => ScmpAction::Trace(number),
+        Verdict::Notify => ScmpAction::Notify,
         Verdict::Log => ScmpAction::Log,
         Verdict::Allow => ScmpAction::Allow,
     }

@@ -14,14 +14,6 @@ pub enum SeccompError {
         /// What is expected, and what is there.
         reason: String,
     },
-    /// `SCMP_ACT_NOTIFY`.
-    #[error(
-        "{field}: SCMP_ACT_NOTIFY is not supported yet: no listener would get the notifications, and every such call would hang; no filter was made"
-    )]
-    Notify {
-        /// The field that asks for it.
-        field: String,
-    },
     /// libseccomp refused a step.
     #[error("{field}: libseccomp could not {step}")]
     Library {

@@ -51,7 +51,7 @@ pub(crate) struct Highest {
 /// Whether a default verdict would hide from a program that a call is unknown.
 pub(crate) fn wants_prefix(default: Verdict) -> bool {
     match default {
-        Verdict::Allow | Verdict::Log | Verdict::Trace(_) => false,
+        Verdict::Allow | Verdict::Log | Verdict::Notify | Verdict::Trace(_) => false,
         Verdict::Errno(errno) => i32::from(errno) != libc::ENOSYS,
         Verdict::KillThread | Verdict::KillProcess | Verdict::Trap => true,
     }

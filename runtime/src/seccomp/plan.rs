@@ -23,6 +23,8 @@ pub enum Verdict {
     Errno(u16),
     /// A tracer is told, with this number; without one the call fails with `ENOSYS`.
     Trace(u16),
+    /// A listener is told, and decides.
+    Notify,
     /// The call is made and logged.
     Log,
     /// The call is made.
@@ -85,6 +87,14 @@ impl FilterFlags {
     pub const LOG: u32 = 2;
     /// The mitigation against speculative store bypass stays off.
     pub const SPEC_ALLOW: u32 = 4;
+    /// The call that installs the filter returns a descriptor to listen on.
+    pub const NEW_LISTENER: u32 = 8;
+    /// A thread that refuses a common filter is told by an errno, for the
+    /// number that is returned is the listener's.
+    pub const TSYNC_ESRCH: u32 = 16;
+    /// Who waits for a listener's answer can be killed, and is not disturbed by
+    /// other signals once the listener has the question (Linux 5.19).
+    pub const WAIT_KILLABLE_RECV: u32 = 32;
 }
 
 /// A filter before it is compiled.
@@ -98,6 +108,19 @@ pub struct FilterPlan {
     pub rules: Vec<Rule>,
     /// Flags of the installing call.
     pub flags: FilterFlags,
+    /// What becomes of a call that the library does not know.
+    pub unknown: Unknown,
+}
+
+/// What becomes of a call that the library does not know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// It gets the default verdict: profiles are written for newer kernels too.
+    #[default]
+    Ignore,
+    /// The profile is refused.
+    Refuse,
 }
 
 impl FilterPlan {
@@ -111,6 +134,9 @@ impl FilterPlan {
             "{:?}\n{:?}\n{}\n",
             self.default, self.architectures, self.flags.0
         ));
+        if self.unknown == Unknown::Refuse {
+            hash.update("no unknown calls\n");
+        }
         let mut line = String::new();
         for rule in &self.rules {
             line.clear();
@@ -141,24 +167,58 @@ fn push_debug(line: &mut String, verdict: &Verdict, conditions: &[Condition]) {
 ///
 /// # Errors
 ///
-/// [`SeccompError::Invalid`] with the field, [`SeccompError::Notify`].
+/// [`SeccompError::Invalid`] with the field.
 pub fn plan_filter(profile: &LinuxSeccomp) -> Result<FilterPlan, SeccompError> {
     let default = plan_verdict(
         profile.default_action(),
         profile.default_errno_ret(),
-        "linux.seccomp.defaultAction",
         "linux.seccomp.defaultErrnoRet",
     )?;
+    if default == Verdict::Notify {
+        let reason = "SCMP_ACT_NOTIFY cannot be the default: init itself would wait for a listener before it could name one";
+        return Err(SeccompError::invalid("linux.seccomp.defaultAction", reason));
+    }
     let mut rules = Vec::new();
     for (index, entry) in profile.syscalls().iter().flatten().enumerate() {
         plan_entry(entry, index, default, &mut rules)?;
     }
+    let asks = rules.iter().any(|rule| rule.verdict == Verdict::Notify);
+    let flags = plan_flags(profile.flags().iter().flatten());
+    let flags = FilterFlags(match asks {
+        true if flags.0 & FilterFlags::TSYNC != 0 => {
+            flags.0 | FilterFlags::NEW_LISTENER | FilterFlags::TSYNC_ESRCH
+        }
+        true => flags.0 | FilterFlags::NEW_LISTENER,
+        // It says how to wait for a listener, and the kernel refuses it without one.
+        false => flags.0 & !FilterFlags::WAIT_KILLABLE_RECV,
+    });
+    check_listener(profile, flags)?;
     Ok(FilterPlan {
         default,
         architectures: profile.architectures().clone().unwrap_or_default(),
         rules,
-        flags: plan_flags(profile.flags().iter().flatten()),
+        flags,
+        unknown: Unknown::default(),
     })
+}
+
+/// Who is to listen must be said, and nothing be said to nobody.
+fn check_listener(profile: &LinuxSeccomp, flags: FilterFlags) -> Result<(), SeccompError> {
+    let path = profile.listener_path().as_deref();
+    let named = path.is_some_and(|path| !path.as_os_str().is_empty());
+    let metadata = profile.listener_metadata().as_deref().unwrap_or("");
+    if !named && !metadata.is_empty() {
+        let reason = "expected none without linux.seccomp.listenerPath, for nobody would get it";
+        return Err(SeccompError::invalid(
+            "linux.seccomp.listenerMetadata",
+            reason,
+        ));
+    }
+    if !named && flags.0 & FilterFlags::NEW_LISTENER != 0 {
+        let reason = "expected a socket's path, for SCMP_ACT_NOTIFY asks somebody; found none";
+        return Err(SeccompError::invalid("linux.seccomp.listenerPath", reason));
+    }
+    Ok(())
 }
 
 fn plan_entry(
@@ -177,10 +237,15 @@ fn plan_entry(
     let verdict = plan_verdict(
         entry.action(),
         entry.errno_ret(),
-        &format!("{field}.action"),
         &format!("{field}.errnoRet"),
     )?;
     let alternatives = plan_conditions(entry.args().as_deref().unwrap_or_default(), &field)?;
+    // Init writes the listener's number to the runtime when the filter holds
+    // already. A write that waited for the listener would wait for ever.
+    if verdict == Verdict::Notify && entry.names().iter().any(|name| name == "write") {
+        let reason = "SCMP_ACT_NOTIFY cannot be used for write: init tells of the listener by it";
+        return Err(SeccompError::invalid(format!("{field}.action"), reason));
+    }
     // What happens anyway needs no rule, and libseccomp refuses one.
     if verdict == default {
         return Ok(());
@@ -259,7 +324,6 @@ fn plan_condition(argument: &LinuxSeccompArg) -> Condition {
 fn plan_verdict(
     action: LinuxSeccompAction,
     errno: Option<u32>,
-    action_field: &str,
     errno_field: &str,
 ) -> Result<Verdict, SeccompError> {
     let number = || match errno {
@@ -274,11 +338,7 @@ fn plan_verdict(
     let verdict = match action {
         LinuxSeccompAction::ScmpActErrno => return number().map(Verdict::Errno),
         LinuxSeccompAction::ScmpActTrace => return number().map(Verdict::Trace),
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(SeccompError::Notify {
-                field: action_field.to_owned(),
-            });
-        }
+        LinuxSeccompAction::ScmpActNotify => Verdict::Notify,
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => {
             Verdict::KillThread
         }
@@ -304,8 +364,9 @@ fn plan_flags<'a>(flags: impl Iterator<Item = &'a LinuxSeccompFilterFlag>) -> Fi
         LinuxSeccompFilterFlag::SeccompFilterFlagTsync => FilterFlags::TSYNC,
         LinuxSeccompFilterFlag::SeccompFilterFlagLog => FilterFlags::LOG,
         LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FilterFlags::SPEC_ALLOW,
-        // It says how a caller waits for a listener, and there is none.
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+            FilterFlags::WAIT_KILLABLE_RECV
+        }
     });
     FilterFlags(bits.fold(0, |all, bit| all | bit))
 }

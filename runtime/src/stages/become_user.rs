@@ -38,7 +38,9 @@ fn become_user(init: &mut Init) -> Result<(), StageError> {
     let capabilities = &process.capabilities;
     privilege::limit_bounding_set(&capabilities.bounding)?;
     privilege::keep_capabilities()?;
-    privilege::set_groups(&process.groups)?;
+    if !init.plan.wishes.keep_groups {
+        privilege::set_groups(&process.groups)?;
+    }
     privilege::set_group(process.gid)?;
     privilege::set_user(process.uid)?;
     let permitted = known_capabilities()?;

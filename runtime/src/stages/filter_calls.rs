@@ -5,11 +5,13 @@
 //! without, it takes `CAP_SYS_ADMIN`, which `become-user` left for this and
 //! which is given up right after.
 
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
 use caps::CapsHashSet;
 
-use crate::init::Init;
+use crate::init::{Init, Message};
 use crate::stage::{Run, Stage, StageError};
-use crate::sys::{self, privilege, process};
+use crate::sys::{self, path, privilege, process};
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -54,9 +56,31 @@ fn filter_calls(init: &mut Init) -> Result<(), StageError> {
             wanted.inheritable.clone(),
         ))
     };
-    sys::seccomp::install(filter)?;
+    if let Some(listener) = sys::seccomp::install(filter)? {
+        hand_over(init, listener.as_fd())?;
+    }
     if let Some((effective, permitted, inheritable)) = own {
         privilege::set_capabilities(&effective, &permitted, &inheritable)?;
+    }
+    Ok(())
+}
+
+/// Has the runtime take the listener and send it on, and waits for that: a call
+/// that is asked about before somebody listens would wait for ever, and the exec
+/// closes the descriptor here.
+///
+/// The runtime takes it out of this process by its number (pidfd_getfd(2)), so
+/// that init needs only `write` and `read` here, which every profile allows, and
+/// not `sendmsg`, which many refuse. A `read` may even be asked about: by then
+/// the listener has been sent.
+fn hand_over(init: &Init, listener: BorrowedFd<'_>) -> Result<(), StageError> {
+    let runtime = init.caller.as_ref().unwrap_or(&init.channel);
+    let mut message = vec![Message::Listener as u8];
+    message.extend(listener.as_raw_fd().to_le_bytes());
+    path::write_bytes(runtime.as_fd(), &message)?;
+    if path::read_bytes(runtime.as_fd(), 1)? != [Message::GoOn as u8] {
+        // It could not be sent, and who could not will say so.
+        process::exit_now(1);
     }
     Ok(())
 }

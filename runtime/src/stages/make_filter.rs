@@ -23,10 +23,15 @@ pub const STAGE: Stage = Stage {
 };
 
 fn make_filter(creation: &mut Creation) -> Result<(), StageError> {
+    if let Some(program) = &creation.plan.wishes.raw_filter {
+        creation.filter = Some(program.clone());
+        return Ok(());
+    }
     let Some(profile) = &creation.plan.seccomp else {
         return Ok(());
     };
-    let plan = plan_filter(profile)?;
+    let mut plan = plan_filter(profile)?;
+    plan.unknown = creation.plan.wishes.unknown_calls;
     let cache = creation.store.root().join(".seccomp-cache");
     creation.filter = Some(compile_filter(&plan, Some(&cache))?);
     Ok(())

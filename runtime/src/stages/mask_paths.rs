@@ -14,6 +14,7 @@ use rustix::fs::{FileType, OFlags};
 
 use super::mount_tree::make_filesystem;
 use crate::init::Init;
+use crate::plan::labels::MountLabel;
 use crate::plan::options::OptionPlan;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::call::SyscallError;
@@ -39,7 +40,15 @@ fn mask_paths(init: &mut Init) -> Result<(), StageError> {
             make_readonly(place.as_fd())?;
         }
     }
-    let mut masks = Masks::default();
+    let mut masks = Masks {
+        options: init
+            .plan
+            .mount_label
+            .iter()
+            .map(MountLabel::as_option)
+            .collect(),
+        ..Masks::default()
+    };
     for place in &init.plan.masked_paths {
         if let Some(place) = open_existing(root, place.as_path())? {
             masks.cover(root, place.as_fd())?;
@@ -72,6 +81,7 @@ fn make_readonly(place: BorrowedFd<'_>) -> Result<(), SyscallError> {
 struct Masks {
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
+    options: Vec<(String, Option<String>)>,
 }
 
 impl Masks {
@@ -98,6 +108,7 @@ impl Masks {
                 set: libc::MOUNT_ATTR_RDONLY,
                 ..AttributeChange::default()
             },
+            filesystem: self.options.clone(),
             ..OptionPlan::default()
         };
         let tree = make_filesystem("tmpfs", "tmpfs", &options)?;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::mount_tree::{attach, first_of_cgroups, make_filesystem, mount_all};
 use crate::init::Init;
+use crate::plan::labels::MountLabel;
 use crate::plan::mounts::MountPlan;
 use crate::plan::options::OptionPlan;
 use crate::stage::{Run, Stage, StageError};
@@ -47,12 +48,14 @@ pub fn mount_cgroups(
     if let [(_, directory)] = init.cgroups.as_slice() {
         return bind_group(root, place, directory, change);
     }
+    let mode = ("mode".to_owned(), Some("755".to_owned()));
+    let label = init.plan.mount_label.iter().map(MountLabel::as_option);
     let options = OptionPlan {
         attributes: AttributeChange {
             set: change.set & !libc::MOUNT_ATTR_RDONLY,
             ..change
         },
-        filesystem: vec![("mode".to_owned(), Some("755".to_owned()))],
+        filesystem: std::iter::once(mode).chain(label).collect(),
         ..OptionPlan::default()
     };
     let top = make_filesystem("tmpfs", "tmpfs", &options)?;

@@ -232,6 +232,8 @@ fn mount_by_text(
         .filesystem
         .iter()
         .map(|(key, value)| match value {
+            // Labels of SELinux hold commas.
+            Some(value) if key.ends_with("context") => format!("{key}=\"{value}\""),
             Some(value) => format!("{key}={value}"),
             None => key.clone(),
         });

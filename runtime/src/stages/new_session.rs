@@ -10,8 +10,10 @@
 use std::ffi::CString;
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 
 use crate::init::Init;
+use crate::labels;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::process;
 
@@ -40,15 +42,46 @@ fn new_session(init: &mut Init) -> Result<(), StageError> {
     }
     if !init.wishes.no_new_keyring {
         let name = CString::new(format!("_ses.{}", init.plan.id)).unwrap_or_default();
+        let label = init.plan.process.selinux_label.as_deref();
+        if let (Some(label), Some(procfs)) = (label, &init.procfs) {
+            labels::set_key_label(procfs, Some(label))?;
+        }
         match process::join_session_keyring(&name) {
+            Ok(keyring) => share_keyring(init, keyring)?,
             // A kernel without keys has none to protect, and a full quota of keys
             // is no reason against a container: the old session is left either way
             // by setsid only for terminals, so say nothing and go on as runc does.
             Err(error) if !matches!(error.errno(), Errno::ENOSYS | Errno::EDQUOT) => {
                 return Err(error.into());
             }
-            _ => {}
+            Err(_) => {}
         }
+        if let (Some(_), Some(procfs)) = (label, &init.procfs) {
+            labels::set_key_label(procfs, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the container's user search the keyring. The kernel gives a new session
+/// keyring to its possessor and lets its user see it, but not search: a program
+/// that `exec` adds would join a keyring in which it finds nothing.
+fn share_keyring(init: &Init, keyring: i32) -> Result<(), StageError> {
+    // What the kernel gives (join_session_keyring in security/keys): the
+    // possessor all, the user to view, read and link.
+    const GIVEN: u32 = 0x3f13_0000;
+    const USER_SEARCHES: u32 = 0x0008_0000;
+    const OTHERS_SEARCH: u32 = 0x0000_0008;
+    // `exec` joins the container's keyring, or makes what a program of its own
+    // would: its permissions are not exec's to change.
+    if !init.joins_container() {
+        let own_users = init.plan.namespaces.has_own(CloneFlags::CLONE_NEWUSER);
+        let search = if own_users {
+            OTHERS_SEARCH
+        } else {
+            USER_SEARCHES
+        };
+        process::set_key_permissions(keyring, GIVEN | search)?;
     }
     Ok(())
 }

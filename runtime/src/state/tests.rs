@@ -14,6 +14,8 @@ fn record(id: &ContainerId, init: Option<InitRecord>) -> Record {
         created: "2026-11-21T07:06:50Z".to_owned(),
         owner: "root".to_owned(),
         cgroup: None,
+        cache_group: None,
+        no_new_keyring: false,
         annotations: HashMap::new(),
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use super::call::{SyscallError, finish, quoted};
+use super::call::{HasErrno, SyscallError, finish, quoted};
 
 /// Symbolic links followed by hand before we give up, the kernel's own limit.
 const LINK_LIMIT: usize = 40;
@@ -256,6 +256,34 @@ pub fn write_text(file: BorrowedFd<'_>, text: &str, name: &Path) -> Result<(), S
     finish(rustix::io::write(file, text.as_bytes()).map(drop), || {
         format!("write({}, {text:?})", quoted(name))
     })
+}
+
+/// `write(2)` of a few bytes, in one call.
+///
+/// # Errors
+///
+/// Those of `write(2)`.
+pub fn write_bytes(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), SyscallError> {
+    rustix::io::write(file, bytes)
+        .map(drop)
+        .map_err(|error| SyscallError::new(format!("write({})", file.as_raw_fd()), error.errno()))
+}
+
+/// `read(2)` of at most so many bytes; none at the end.
+///
+/// # Errors
+///
+/// Those of `read(2)`.
+pub fn read_bytes(file: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>, SyscallError> {
+    let mut bytes = vec![0; limit];
+    match rustix::io::read(file, &mut bytes) {
+        Ok(length) => bytes.truncate(length),
+        Err(error) => {
+            let call = format!("read({})", file.as_raw_fd());
+            return Err(SyscallError::new(call, error.errno()));
+        }
+    }
+    Ok(bytes)
 }
 
 /// The path without `.` and with `..` taken back by hand. Only for splitting off

@@ -244,6 +244,19 @@ pub fn pidfd_open(pid: HostPid) -> Result<OwnedFd, SyscallError> {
     finish(result, || format!("pidfd_open({})", pid.0))
 }
 
+/// `int pidfd_getfd(int pidfd, int targetfd, 0)`: a copy of another process' descriptor.
+///
+/// # Errors
+///
+/// `EPERM`: ptrace(2) of that process is not allowed. `EBADF`: it has no such descriptor.
+pub fn pidfd_getfd(process: BorrowedFd<'_>, number: i32) -> Result<OwnedFd, SyscallError> {
+    let taken =
+        rustix::process::pidfd_getfd(process, number, rustix::process::PidfdGetfdFlags::empty());
+    finish(taken, || {
+        format!("pidfd_getfd({}, {number})", process.as_raw_fd())
+    })
+}
+
 /// `int pidfd_send_signal(int pidfd, int sig, NULL, 0)`.
 ///
 /// # Errors
@@ -412,7 +425,7 @@ pub fn set_domainname(name: &str) -> Result<(), SyscallError> {
 /// # Errors
 ///
 /// `ENOSYS` where the kernel has no keys; `EDQUOT`.
-pub fn join_session_keyring(name: &CStr) -> Result<(), SyscallError> {
+pub fn join_session_keyring(name: &CStr) -> Result<i32, SyscallError> {
     // SAFETY: the string ends with a zero byte and outlives the call.
     let returned = unsafe {
         libc::syscall(
@@ -421,8 +434,23 @@ pub fn join_session_keyring(name: &CStr) -> Result<(), SyscallError> {
             name.as_ptr(),
         )
     };
-    finish(check(returned).map(drop), || {
+    // A key's number is a 32-bit integer.
+    finish(check(returned).map(|keyring| keyring as i32), || {
         format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")
+    })
+}
+
+/// `keyctl(KEYCTL_SETPERM, key, permissions)`: keyctl_setperm(3).
+///
+/// # Errors
+///
+/// `EACCES`: the key is another's.
+pub fn set_key_permissions(key: i32, permissions: u32) -> Result<(), SyscallError> {
+    // SAFETY: two numbers are passed.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, key, permissions) };
+    finish(check(returned).map(drop), || {
+        format!("keyctl(KEYCTL_SETPERM, {key}, {permissions:#x})")
     })
 }
 

@@ -1,6 +1,7 @@
 //! `seccomp(2)`: putting a filter on this process.
 
 use std::fmt;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -46,7 +47,9 @@ impl fmt::Debug for BpfProgram {
 /// `int seccomp(SECCOMP_SET_MODE_FILTER, unsigned int flags, struct sock_fprog *)`.
 ///
 /// From the return on, every system call of this thread and its children goes
-/// through the filter; with `SECCOMP_FILTER_FLAG_TSYNC`, of all threads.
+/// through the filter; with `SECCOMP_FILTER_FLAG_TSYNC`, of all threads. With
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` a descriptor comes back on which somebody
+/// is asked about calls; it closes at the exec.
 /// Nothing is narrated on success, for the filter may forbid `write(2)`.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ impl fmt::Debug for BpfProgram {
 /// - `EACCES`: neither `no_new_privs` nor `CAP_SYS_ADMIN`.
 /// - `EINVAL`: a bad program, an unknown flag, or more than 4096 instructions.
 /// - `ESRCH`: a thread has another filter and cannot be synchronised.
-pub fn install(program: &BpfProgram) -> Result<(), SyscallError> {
+pub fn install(program: &BpfProgram) -> Result<Option<OwnedFd>, SyscallError> {
     let describe = || {
         format!(
             "seccomp(SECCOMP_SET_MODE_FILTER, {:#x}, {{len={}}})",
@@ -85,7 +88,12 @@ pub fn install(program: &BpfProgram) -> Result<(), SyscallError> {
         )
     };
     match check(returned) {
-        Ok(0) => Ok(()),
+        Ok(number) if u64::from(program.flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 => {
+            // SAFETY: with this flag the kernel returns a new descriptor, which
+            // nobody else owns.
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(number as i32) }))
+        }
+        Ok(0) => Ok(None),
         // With TSYNC the number of the thread that refused comes back.
         Ok(_) => finish(Err(Errno::ESRCH), describe),
         Err(errno) => finish(Err(errno), describe),

@@ -10,7 +10,9 @@ use crate::cgroup::plan::{CgroupManager, CgroupPlan, CgroupRequest, plan_cgroup}
 use crate::cgroup::tree::observe_tree;
 use crate::creation::{Creation, Gate, Wishes};
 use crate::error::{Error, ErrorKind};
+use crate::hooks::open_outputs;
 use crate::ids::ContainerId;
+use crate::labels;
 use crate::plan::{self, CreatePlan};
 use crate::stages;
 use crate::state::{Record, StateStore};
@@ -54,6 +56,8 @@ pub fn prepare(
         .unwrap_or_else(|| bundle.join("config.json"));
     let (config, spec) = read_config(&file)?;
     let mut plan = plan::plan_create(&id, &bundle, &spec)?;
+    labels::check_labels(&plan)?;
+    open_outputs(&plan.annotations)?;
     let sockets = listen_fds();
     plan.process.pass_sockets(sockets);
     if !plan.rootfs.as_path().is_dir() {
@@ -73,6 +77,8 @@ pub fn prepare(
         created: crate::clock::rfc3339(std::time::SystemTime::now()),
         owner: read_owner(),
         cgroup: cgroup.clone(),
+        cache_group: None,
+        no_new_keyring: arguments.no_new_keyring,
         annotations: plan.annotations.clone(),
     };
     Ok(Creation {
@@ -87,6 +93,8 @@ pub fn prepare(
         init: None,
         channel: None,
         target: None,
+        passage: None,
+        moved: Vec::new(),
         console: None::<OwnedFd>,
         table: stages::CREATE,
         undo: Vec::new(),
@@ -97,6 +105,7 @@ fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
     Wishes {
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),
+        pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds + sockets,
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
@@ -143,7 +152,7 @@ fn check_terminal(creation: &Creation) -> Result<(), Error> {
 
 fn read_config(file: &Path) -> Result<(Vec<u8>, Spec), Error> {
     let bytes = std::fs::read(file).map_err(|error| Error::of_file(file, &error))?;
-    let spec = serde_json::from_slice(&bytes)
+    let spec = plan::reading::read(&bytes)
         .map_err(|error| Error::new(ErrorKind::BadInput, format!("{}: {error}", file.display())))?;
     Ok((bytes, spec))
 }

@@ -7,9 +7,11 @@ use super::create::plan_cgroups;
 use super::{Found, find};
 use crate::arguments::{DeleteArguments, Global};
 use crate::error::{Error, ErrorKind};
-use crate::hooks::{HookState, run_hooks};
+use crate::hooks::{HookState, open_outputs, run_hooks};
 use crate::ids::ContainerId;
 use crate::plan::plan_create;
+use crate::resctrl::CacheGroup;
+use crate::stage::StageError;
 use crate::state::{StateStore, Status};
 use crate::sys::process;
 
@@ -56,7 +58,7 @@ pub fn delete(global: &Global, arguments: &DeleteArguments) -> Result<i32, Error
 pub fn destroy(found: &Found) -> Result<(), Error> {
     // Read before the folder goes.
     let spec = found.folder.read_config();
-    let cgroup = remove_cgroup(found);
+    let cgroup = remove_groups(found);
     if cgroup.is_ok() {
         found.folder.remove()?;
     }
@@ -65,6 +67,7 @@ pub fn destroy(found: &Found) -> Result<(), Error> {
             .hooks()
             .as_ref()
             .and_then(|hooks| hooks.poststop().clone());
+        let _ = open_outputs(&found.record.annotations);
         for hook in hooks.unwrap_or_default() {
             // The spec: a poststop hook that fails is told of and nothing more.
             if let Err(error) = run_hooks("poststop", &[hook], &stopped(found)) {
@@ -84,6 +87,14 @@ fn stopped(found: &Found) -> HookState<'_> {
         bundle: &found.record.bundle,
         annotations: &found.record.annotations,
     }
+}
+
+/// The class of cache goes though the cgroup may stay.
+fn remove_groups(found: &Found) -> Result<(), Error> {
+    let cgroup = remove_cgroup(found);
+    let cache = found.record.cache_group.as_ref();
+    let cache = cache.map_or(Ok(()), CacheGroup::remove);
+    cgroup.and(cache.map_err(|error| StageError::from(error).into()))
 }
 
 /// Without a pid namespace of its own a container's other processes outlive its

@@ -10,9 +10,10 @@ use crate::arguments::{ExecArguments, Global};
 use crate::creation::{Creation, Gate, Wishes};
 use crate::error::{Error, ErrorKind};
 use crate::init::Message;
+use crate::labels;
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::{ProcessPlan, c_strings, plan_process};
-use crate::plan::{self, CreatePlan, unsupported};
+use crate::plan::{self, CreatePlan, reading};
 use crate::stages::{self, publish_state::write_pid_file};
 use crate::state::{StateStore, Status};
 use crate::sys::channel;
@@ -87,6 +88,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
     let spec = found.folder.read_config()?;
     let mut plan = plan::plan_create(&found.record.id, &found.record.bundle, &spec)?;
     plan.process = plan_program(arguments, &spec, &plan)?;
+    labels::check_labels(&plan)?;
     let target = Some((pidfd, joined_kinds(&plan.namespaces)));
     plan.namespaces = NamespacePlan {
         new: CloneFlags::empty(),
@@ -98,11 +100,12 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         wishes: Wishes {
             pid_file: arguments.pid_file.clone(),
             console_socket: arguments.console_socket.clone(),
+            pidfd_socket: arguments.pidfd_socket.clone(),
             preserve_fds: arguments.preserve_fds,
             no_pivot: false,
             // The container's session keyring is not ours to join by name: a new
             // one of the same name is.
-            no_new_keyring: false,
+            no_new_keyring: found.record.no_new_keyring,
             stop_before: None,
             gate: Gate::Now,
         },
@@ -114,6 +117,8 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         init: None,
         channel: None,
         target,
+        passage: None,
+        moved: Vec::new(),
         console: None,
         table: stages::EXEC,
         undo: Vec::new(),
@@ -132,26 +137,22 @@ fn plan_program(
     spec: &Spec,
     plan: &CreatePlan,
 ) -> Result<ProcessPlan, Error> {
-    let label = |text: &Option<String>, flag: &str| match text.as_deref() {
-        None | Some("") => Ok(()),
-        Some(_) => Err(Error::new(
-            ErrorKind::BadInput,
-            format!("{flag}: not supported yet"),
-        )),
-    };
-    label(&arguments.process_label, "--process-label")?;
-    label(&arguments.apparmor, "--apparmor")?;
     let mut program = match &arguments.process {
         Some(file) => {
             let bytes = std::fs::read(file).map_err(|error| Error::of_file(file, &error))?;
-            let process: Process = serde_json::from_slice(&bytes).map_err(|error| {
+            let mut process: Process = reading::read(&bytes).map_err(|error| {
                 Error::new(ErrorKind::BadInput, format!("{}: {error}", file.display()))
             })?;
-            unsupported::refuse_process(&process)?;
+            if let Some(own) = spec.process() {
+                inherit(&mut process, own);
+            }
             plan_process(&process)?
         }
         None => plan_command(arguments, spec, plan)?,
     };
+    let label = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    program.selinux_label = label(&arguments.process_label).or(program.selinux_label);
+    program.apparmor_profile = label(&arguments.apparmor).or(program.apparmor_profile);
     if arguments.tty && program.terminal.is_none() {
         program.terminal = Some(None);
     }
@@ -160,6 +161,26 @@ fn plan_program(
         return Err(Error::new(ErrorKind::BadInput, text));
     }
     Ok(program)
+}
+
+/// What a program that says nothing of it has from the container, as under runc:
+/// its labels, and when and where it runs.
+fn inherit(process: &mut Process, own: &Process) {
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
 }
 
 fn plan_command(

@@ -8,6 +8,7 @@ use crate::creation::{Creation, Gate};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, run_hooks};
 use crate::init::Message;
+use crate::listener;
 use crate::relay;
 use crate::stage::StageFailure;
 use crate::state::Status;
@@ -77,8 +78,12 @@ fn init_of(creation: &Creation) -> (HostPid, BorrowedFd<'_>) {
 /// Why the program could not begin.
 pub fn let_go(creation: &mut Creation) -> Result<(), Error> {
     creation.tell(Message::Begin)?;
-    let channel = creation.channel.take().expect("clone-init made it");
-    let answer = channel::receive(channel.as_fd())?;
+    let mut answer = await_answer(creation)?;
+    if let Some((Message::Listener, told)) = Message::read(&answer) {
+        send_listener(creation, told)?;
+        creation.tell(Message::GoOn)?;
+        answer = await_answer(creation)?;
+    }
     match Message::read(&answer) {
         None => Ok(()),
         Some((Message::Failed, told)) => {
@@ -91,6 +96,36 @@ pub fn let_go(creation: &mut Creation) -> Result<(), Error> {
             Err(Error::new(ErrorKind::Failed, text))
         }
     }
+}
+
+fn await_answer(creation: &Creation) -> Result<Vec<u8>, Error> {
+    let channel = creation.channel.as_ref().expect("clone-init made it");
+    Ok(channel::receive(channel.as_fd())?)
+}
+
+/// Sends the listener of init's filter to the agent.
+fn send_listener(creation: &Creation, told: &[u8]) -> Result<(), Error> {
+    let (pid, pidfd) = init_of(creation);
+    let container = creation.record.init.map(|init| init.pid);
+    let state = HookState {
+        oci_version: &creation.record.oci_version,
+        id: &creation.plan.id,
+        // What `exec` adds comes to a container whose own program runs.
+        status: match container == Some(pid) {
+            true => Status::Created,
+            false => Status::Running,
+        },
+        pid: container,
+        bundle: creation.plan.bundle.as_path(),
+        annotations: &creation.plan.annotations,
+    };
+    let agent = creation
+        .plan
+        .seccomp
+        .as_ref()
+        .and_then(listener::plan_agent);
+    let agent = agent.expect("make-filter refuses a listener without a path");
+    Ok(listener::hand_over((pid, pidfd), told, &agent, &state)?)
 }
 
 fn run_poststart(creation: &Creation) -> Result<(), Error> {

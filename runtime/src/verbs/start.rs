@@ -5,8 +5,10 @@ use std::os::fd::AsFd;
 use super::{Found, find};
 use crate::arguments::Global;
 use crate::error::{Error, ErrorKind};
-use crate::hooks::{HookState, run_hooks};
+use crate::hooks::{HookState, open_outputs, run_hooks};
 use crate::init::Message;
+use crate::listener;
+use crate::plan;
 use crate::stage::StageFailure;
 use crate::state::{START_SOCKET, Status};
 use crate::sys::channel;
@@ -26,7 +28,12 @@ pub fn start(global: &Global, id: &str) -> Result<i32, Error> {
     // Another `start` was faster, or init has just ended.
     let socket = connected.map_err(|_| wrong_state(Status::Running))?;
     channel::send(socket.as_fd(), &[Message::Begin as u8])?;
-    let answer = channel::receive(socket.as_fd())?;
+    let mut answer = channel::receive(socket.as_fd())?;
+    if let Some((Message::Listener, told)) = Message::read(&answer) {
+        send_listener(&found, told)?;
+        channel::send(socket.as_fd(), &[Message::GoOn as u8])?;
+        answer = channel::receive(socket.as_fd())?;
+    }
     if let Some((Message::Failed, told)) = Message::read(&answer) {
         let failure: StageFailure = serde_json::from_slice(told)
             .map_err(|_| Error::new(ErrorKind::Failed, "init could not say why it failed"))?;
@@ -37,7 +44,39 @@ pub fn start(global: &Global, id: &str) -> Result<i32, Error> {
     Ok(0)
 }
 
+/// Sends the listener of init's filter to the agent. When that fails init hears
+/// of it by the end of the connection, and ends.
+fn send_listener(found: &Found, told: &[u8]) -> Result<(), Error> {
+    let init = found
+        .record
+        .init
+        .ok_or_else(|| wrong_state(Status::Stopped))?;
+    let pidfd = init.open()?;
+    let spec = found.folder.read_config()?;
+    let profile = plan::plan_profile(&spec);
+    let agent = profile.as_ref().and_then(listener::plan_agent);
+    let agent = agent.ok_or_else(|| {
+        let text = "linux.seccomp.listenerPath: expected a path, for init names a listener";
+        Error::new(ErrorKind::Failed, text)
+    })?;
+    let state = HookState {
+        oci_version: &found.record.oci_version,
+        id: &found.record.id,
+        status: Status::Created,
+        pid: Some(init.pid),
+        bundle: &found.record.bundle,
+        annotations: &found.record.annotations,
+    };
+    Ok(listener::hand_over(
+        (init.pid, pidfd.as_fd()),
+        told,
+        &agent,
+        &state,
+    )?)
+}
+
 fn run_poststart(found: &Found) -> Result<(), Error> {
+    open_outputs(&found.record.annotations)?;
     let spec = found.folder.read_config()?;
     let hooks = spec
         .hooks()

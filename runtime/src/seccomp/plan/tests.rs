@@ -1,7 +1,7 @@
 use oci_spec::runtime::LinuxSeccomp;
 use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
-use super::{Comparison, FilterPlan, Rule, Verdict, plan_filter};
+use super::{Comparison, FilterPlan, Rule, Unknown, Verdict, plan_filter};
 
 fn plan(json: &str) -> Result<FilterPlan, String> {
     let profile: LinuxSeccomp = serde_json::from_str(json).expect("good JSON");
@@ -98,7 +98,7 @@ fn bad_fields_are_named() {
         ),
         (
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}]}"#,
-            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY is not supported yet",
+            "linux.seccomp.listenerPath: expected a socket's path",
         ),
     ];
     for (json, expected) in cases {
@@ -115,6 +115,7 @@ fn some_plan() -> impl Strategy<Value = FilterPlan> {
         entry: 0,
     });
     proptest::collection::vec(rule, 0..4).prop_map(|rules| FilterPlan {
+        unknown: Unknown::default(),
         default: Verdict::Errno(1),
         architectures: Vec::new(),
         rules,
@@ -127,5 +128,45 @@ proptest! {
     fn digests_are_equal_exactly_when_plans_are(one in some_plan(), other in some_plan()) {
         prop_assert_eq!(one == other, one.digest() == other.digest());
         prop_assert_eq!(one.clone().digest(), one.digest());
+    }
+}
+
+#[test]
+fn a_listener_sets_the_flags_that_go_with_it() {
+    let flags = |action: &str, more: &str| {
+        let json = format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a.sock", "flags": [{more}],
+                "syscalls": [{{"names": ["a"], "action": "{action}"}}]}}"#
+        );
+        plan(&json).expect("sound").flags.0
+    };
+    let killable = r#""SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV""#;
+    assert_eq!(flags("SCMP_ACT_NOTIFY", ""), 8);
+    assert_eq!(flags("SCMP_ACT_NOTIFY", killable), 8 | 32);
+    // Without a listener the kernel refuses it.
+    assert_eq!(flags("SCMP_ACT_LOG", killable), 0);
+    let synced = flags("SCMP_ACT_NOTIFY", r#""SECCOMP_FILTER_FLAG_TSYNC""#);
+    assert_eq!(synced, 1 | 8 | 16);
+}
+
+#[test]
+fn what_would_wait_for_ever_is_refused() {
+    for (json, words) in [
+        (
+            r#"{"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/a"}"#,
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default",
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
+                "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_NOTIFY"}]}"#,
+            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY cannot be used for write",
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#,
+            "linux.seccomp.listenerMetadata: expected none",
+        ),
+    ] {
+        let error = plan(json).expect_err(words);
+        assert!(error.contains(words), "{error}");
     }
 }
