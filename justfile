@@ -28,6 +28,10 @@ unit CRATE:
 referee RUNTIME:
     RUNTIME_UNDER_TEST={{RUNTIME}} cargo test -p berth-tests --test oci
 
+# one suite on a machine with systemd and cgroup v2 only: just vm-test oci cgroups::
+vm-test *ARGS:
+    ./x vm-test {{ARGS}}
+
 # format, lints, tidy
 check:
     ./x check

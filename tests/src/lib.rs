@@ -26,3 +26,5 @@ pub mod registry;
 pub mod sweep;
 /// A program on a pseudo-terminal.
 pub mod terminal;
+/// A virtual machine with cgroup version 2 only and a real systemd.
+pub mod vm;

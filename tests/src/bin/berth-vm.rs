@@ -1,0 +1,84 @@
+//! `berth-vm [SUITE [WORDS…]]`: a suite, in a virtual machine with cgroup version 2 and systemd.
+//!
+//! `./x vm-test` installs what this needs and builds what the suites drive. WORDS go
+//! to the suite's program, as after `cargo test … --`.
+//!
+//! - `BERTH_VM_ACCEL=kvm|tcg` decides who executes; without it a trial does.
+//! - `RUNTIME_UNDER_TEST=berth-oci|runc|crun` asks one runtime only, as it does outside.
+//! - `BERTH_VM_LIMIT=SECONDS` is how long the suite may take, 3600 by default.
+
+use std::fs::{self, File, TryLockError};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use berth_tests::vm;
+use berth_tests::vm::guest::{self, Guest};
+use berth_tests::vm::payload::{self, Suite};
+use berth_tests::vm::system;
+
+fn main() -> Result<ExitCode> {
+    let mut words = std::env::args().skip(1);
+    let name = words.next().unwrap_or_else(|| "oci".to_owned());
+    ensure!(
+        !name.starts_with('-'),
+        "usage: berth-vm [SUITE [WORDS…]], where SUITE is a file of tests/tests or runtime/tests"
+    );
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "a system is made of packages as root only"
+    );
+    let limit = time_limit()?;
+    let place = vm::folder();
+    fs::create_dir_all(&place)?;
+    let _alone = lock(&place)?;
+    let system = system::prepare(&place)?;
+    let folder = place.join("run");
+    // What a run left that was ended by a signal.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder)?;
+    let accelerator = guest::choose_accelerator(&system, &folder)?;
+    let suite = Suite {
+        name,
+        words: words.collect(),
+        slowness: accelerator.slowness(),
+    };
+    let payload = payload::pack(&suite, &folder)?;
+    eprintln!("starting the virtual machine ({})", accelerator.name());
+    let begun = Instant::now();
+    let outcome = guest::run(&Guest {
+        system: &system,
+        payload: &payload,
+        accelerator,
+        limit,
+        folder: &folder,
+    });
+    // The console's log stays, for whoever wants to know more.
+    fs::remove_file(&payload)?;
+    let code = outcome?;
+    eprintln!(
+        "the virtual machine ran for {} s",
+        begun.elapsed().as_secs()
+    );
+    Ok(ExitCode::from(code))
+}
+
+fn time_limit() -> Result<Duration> {
+    let seconds = match std::env::var("BERTH_VM_LIMIT") {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("BERTH_VM_LIMIT is {text:?}, where seconds are expected"))?,
+        Err(_) => 3600,
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Two at once would take each other's disks away.
+fn lock(place: &std::path::Path) -> Result<File> {
+    let file = File::create(place.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another run has {}", place.display()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
