@@ -199,7 +199,7 @@ impl Host {
         address: SocketAddr,
         target: &str,
     ) -> Result<Response> {
-        let deadline = std::time::Instant::now() + limit;
+        let deadline = std::time::Instant::now() + crate::patience::stretched(limit);
         loop {
             let answer = self.get(address, target).and_then(|response| {
                 ensure!(

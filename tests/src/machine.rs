@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::host::Host;
 use crate::image::examples;
+use crate::patience::stretched;
 use crate::registry::{Access, Registry};
 use crate::sweep::Sweep;
 use crate::terminal::Terminal;
@@ -195,7 +196,7 @@ impl Running {
     ///
     /// It ended or the time was over; the message holds all it wrote.
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + stretched(limit);
         loop {
             let ended = self.child.try_wait()?;
             if self.text().contains(text) {
@@ -215,7 +216,7 @@ impl Running {
     /// The time was over.
     pub fn wait(&mut self, limit: Duration) -> Result<i32> {
         use std::os::unix::process::ExitStatusExt;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + stretched(limit);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 let by_signal = status.signal().map(|signal| 128 + signal);
@@ -241,11 +242,11 @@ fn wait_with_output(child: Child) -> Result<Output> {
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    match receiver.recv_timeout(LIMIT) {
+    match receiver.recv_timeout(stretched(LIMIT)) {
         Ok(output) => Ok(output?),
         Err(_) => {
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
-            bail!("it did not end within {LIMIT:?}");
+            bail!("it did not end within {:?}", stretched(LIMIT));
         }
     }
 }

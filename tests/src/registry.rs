@@ -132,7 +132,7 @@ impl Registry {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + crate::patience::stretched(Duration::from_secs(10));
         loop {
             if let Some(status) = self.process.try_wait()? {
                 let log = fs::read_to_string(self.directory.path().join("log"))?;

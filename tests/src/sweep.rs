@@ -41,7 +41,7 @@ impl Sweep {
     ///
     /// Something is left; the message lists it.
     pub fn assert_clean(&self, host: &Host) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + crate::patience::stretched(PATIENCE);
         loop {
             let found = observe(host)?;
             let left: Vec<&String> = found.difference(&self.found).collect();

@@ -131,7 +131,7 @@ impl Terminal {
     ///
     /// The time was over or the program ended first; the message shows the screen.
     pub fn wait_for(&self, text: &str, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + crate::patience::stretched(limit);
         let (screen, changed) = &*self.screen;
         let mut screen = screen
             .lock()
@@ -158,7 +158,7 @@ impl Terminal {
     ///
     /// The time was over; the message shows the screen.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + crate::patience::stretched(limit);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);

@@ -53,7 +53,7 @@ fn a_job_in_the_background_is_listed_and_removed_pod_by_pod() {
         .write("job.yaml", &JOB.replace("CODE", "0"))
         .unwrap();
     machine.berth(&["run", "job.yaml", "-d"]).unwrap();
-    let deadline = std::time::Instant::now() + LIMIT;
+    let deadline = std::time::Instant::now() + berth_tests::patience::stretched(LIMIT);
     let ended = loop {
         let shown = machine.berth(&["ps", "-a", "-o", "json"]).unwrap();
         let shown: Value = serde_json::from_str(&shown).unwrap();

@@ -12,7 +12,7 @@ use crate::lab::{Hierarchies, Lab};
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// runc, crun and berth-oci, on a machine with cgroup v1 only.
+    /// runc, crun and berth-oci, on a machine with cgroups of one version only.
     All,
     /// runc and berth-oci, on one that has v1 and v2 side by side, which crun refuses.
     Hybrid,
@@ -64,7 +64,7 @@ pub fn check<Case: Fn(&Lab) -> Result<()>>(who: Who, case: Case) {
 fn ask(who: Who, runtime: &Runtime, case: impl Fn(&Lab) -> Result<()>) -> Result<()> {
     let hierarchies = match who {
         Who::Hybrid => Hierarchies::AsTheMachine,
-        Who::All | Who::Berth => Hierarchies::V1,
+        Who::All | Who::Berth => Hierarchies::OneVersion,
     };
     let lab = Lab::new(runtime.clone(), hierarchies)?;
     let before = Sweep::before(&lab.host)?;

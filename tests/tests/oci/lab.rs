@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use berth_tests::host::Host;
 use berth_tests::image::busybox;
 use berth_tests::image::layer::Content;
+use berth_tests::patience::stretched;
 use serde_json::{Value, json};
 
 use crate::check::Runtime;
@@ -19,10 +20,15 @@ use crate::outcome::{LIMIT, Outcome, finish};
 /// Which cgroups the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchies {
-    /// Those of cgroup v1 only.
-    V1,
+    /// Those of one version only: v1 where the machine has v1 and v2 side by side.
+    OneVersion,
     /// Whatever the machine has that runs the suite.
     AsTheMachine,
+}
+
+/// Whether version 2 is all that the machine has.
+pub fn has_only_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// The machine.
@@ -46,7 +52,7 @@ impl Lab {
     pub fn new(runtime: Runtime, hierarchies: Hierarchies) -> Result<Lab> {
         let host = Host::new()?;
         let unified = Path::new("/sys/fs/cgroup/unified");
-        if hierarchies == Hierarchies::V1 && unified.join("cgroup.procs").exists() {
+        if hierarchies == Hierarchies::OneVersion && unified.join("cgroup.procs").exists() {
             finish(host.command("umount").arg(unified))?.text()?;
         }
         fs::write(host.work_dir().join("secret"), "of the host\n")?;
@@ -102,13 +108,22 @@ impl Lab {
         format!("/{}-{id}", self.host.name())
     }
 
+    /// The folder of the container's group with a controller. In version 2 it is one
+    /// for all controllers.
+    pub fn group_folder(&self, id: &str, controller: &str) -> String {
+        match has_only_v2() {
+            true => format!("/sys/fs/cgroup{}", self.group(id)),
+            false => format!("/sys/fs/cgroup/{controller}{}", self.group(id)),
+        }
+    }
+
     /// Reads a file of the container's group.
     ///
     /// # Errors
     ///
     /// It is not there.
     pub fn group_file(&self, id: &str, controller: &str, file: &str) -> Result<String> {
-        let path = format!("/sys/fs/cgroup/{controller}{}/{file}", self.group(id));
+        let path = format!("{}/{file}", self.group_folder(id, controller));
         let text = fs::read_to_string(&path).context(path)?;
         Ok(text.trim().to_owned())
     }
@@ -236,7 +251,7 @@ impl Lab {
 ///
 /// The last one.
 pub fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + stretched(LIMIT);
     loop {
         match attempt() {
             Err(_) if Instant::now() < deadline => {}

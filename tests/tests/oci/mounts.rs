@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, add, as_is, holds, same};
+use crate::lab::{Lab, add, as_is, has_only_v2, holds, same};
 use crate::outcome::finish;
 
 fn bind(config: &mut Value, source: &std::path::Path, destination: &str, options: &[&str]) {
@@ -339,10 +339,20 @@ fn dev_has_its_nodes_and_links() {
 #[test]
 fn cgroups_show_the_containers_own() {
     check(Who::All, |lab| {
-        let told = lab.text(
-            "cat /sys/fs/cgroup/pids/cgroup.procs | head -1; grep -c ' /sys/fs/cgroup/memory cgroup ro' /proc/mounts",
-            |config| add(&mut config["linux"]["namespaces"], json!({"type": "cgroup"})),
-        )?;
+        let script = match has_only_v2() {
+            true => {
+                "head -1 /sys/fs/cgroup/cgroup.procs; grep -c ' /sys/fs/cgroup cgroup2 ro' /proc/mounts"
+            }
+            false => {
+                "head -1 /sys/fs/cgroup/pids/cgroup.procs; grep -c ' /sys/fs/cgroup/memory cgroup ro' /proc/mounts"
+            }
+        };
+        let told = lab.text(script, |config| {
+            add(
+                &mut config["linux"]["namespaces"],
+                json!({"type": "cgroup"}),
+            )
+        })?;
         same(told, "1\n1")
     });
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use berth_tests::patience::stretched;
 
 /// Longer than any case may take, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -118,7 +119,7 @@ impl Running {
     ///
     /// It took too long, and was ended.
     pub fn wait(mut self) -> Result<Outcome> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + stretched(LIMIT);
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
@@ -126,7 +127,8 @@ impl Running {
             if Instant::now() > deadline {
                 self.kill()?;
                 let (stdout, stderr) = (read(&mut self.stdout)?, read(&mut self.stderr)?);
-                bail!("no end after {LIMIT:?}; it wrote {stdout:?} and {stderr:?}");
+                let limit = stretched(LIMIT);
+                bail!("no end after {limit:?}; it wrote {stdout:?} and {stderr:?}");
             }
             std::thread::sleep(Duration::from_millis(2));
         };

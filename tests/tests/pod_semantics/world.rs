@@ -93,7 +93,7 @@ impl World {
 
     /// The status, once a question about it is answered with yes.
     pub fn status_when(&self, pod: &str, what: &str, question: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + berth_tests::patience::stretched(LIMIT);
         loop {
             let status = self.status(pod);
             if !status.is_null() && question(&status) {
