@@ -68,6 +68,8 @@ pub struct Creation {
     pub init: Option<(HostPid, OwnedFd)>,
     /// Messages from and to init.
     pub channel: Option<OwnedFd>,
+    /// What init said while something else was waited for.
+    pub early: Option<Message>,
     /// The process whose namespaces are joined, and which of them; for `exec`.
     pub target: Option<(OwnedFd, CloneFlags)>,
     /// The way to the container's network namespace, once a device took it.
@@ -184,6 +186,10 @@ impl Creation {
     ///
     /// Init's own failure, or its end.
     pub fn await_message(&mut self, wanted: Message) -> Result<(), StageError> {
+        if self.early == Some(wanted) {
+            self.early = None;
+            return Ok(());
+        }
         self.await_told(wanted).map(drop)
     }
 
@@ -223,6 +229,11 @@ impl Creation {
                     let name = String::from_utf8_lossy(name).into_owned();
                     stop_before(&name, self.init.as_ref().map(|(pid, _)| *pid));
                     self.tell(Message::GoOn)?;
+                }
+                // The one that goes on may be at its gate before the one that
+                // made it could say so: nothing orders the two.
+                Some((Message::Ready, _)) if wanted == Message::Moved => {
+                    self.early = Some(Message::Ready);
                 }
                 Some((message, _)) => {
                     return Err(StageError::Refused(format!(

@@ -92,6 +92,7 @@ pub fn prepare(
         filter: None,
         init: None,
         channel: None,
+        early: None,
         target: None,
         passage: None,
         moved: Vec::new(),

@@ -116,6 +116,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         filter: None,
         init: None,
         channel: None,
+        early: None,
         target,
         passage: None,
         moved: Vec::new(),

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::check::{Who, check};
 use crate::lab::{as_is, eventually, holds, path, same};
+use crate::outcome::finish;
 
 #[test]
 fn output_and_exit_code() {
@@ -199,6 +200,25 @@ fn a_missing_program_has_its_own_code() {
         lab.start("c", as_is)?;
         let told = lab.call(&["exec", "c", "nonesuch"])?;
         ensure!(told.code == 255, "{told:?}");
+        lab.remove("c")
+    });
+}
+
+/// Two processes make the program: one joins the namespaces, and goes on as a child of
+/// its own. Nothing orders what the two say to the runtime.
+#[test]
+fn the_child_may_be_ready_before_its_maker_has_told_of_it() {
+    check(Who::Berth, |lab| {
+        lab.start("c", as_is)?;
+        let mut command = lab.host.command("strace");
+        command
+            .args(["-f", "-o", "/dev/null", "-e", "trace=clone3"])
+            .args(["-e", "inject=clone3:delay_exit=300000"])
+            .arg(&lab.runtime.path)
+            .arg("--root")
+            .arg(lab.root())
+            .args(["exec", "c", "hostname"]);
+        same(finish(&mut command)?.text()?, "lab")?;
         lab.remove("c")
     });
 }
