@@ -275,8 +275,8 @@ fn with_fuse(config: &mut Value) {
 fn devices_that_are_allowed_can_be_opened_and_no_others() {
     check(Who::All, |lab| {
         let rootfs = lab.bundle("c", as_is)?.join("rootfs");
-        for (name, minor) in [("fuse", "229"), ("tun", "200")] {
-            let words = ["c", "10", minor];
+        for (name, major, minor) in [("fuse", "10", "229"), ("kmsg", "1", "11")] {
+            let words = ["c", major, minor];
             finish(lab.host.command("mknod").arg(rootfs.join(name)).args(words))?.text()?;
         }
         lab.start("c", with_fuse)?;
@@ -288,8 +288,8 @@ fn devices_that_are_allowed_can_be_opened_and_no_others() {
         let denied = "Operation not permitted";
         let fuse = lab.call(&["exec", "c", "sh", "-c", "exec 3<> /fuse"])?;
         ensure!(!fuse.stderr.contains(denied), "{fuse:?}");
-        let tun = lab.call(&["exec", "c", "sh", "-c", "exec 3<> /tun"])?;
-        holds(tun.complaint()?, &[denied])?;
+        let kmsg = lab.call(&["exec", "c", "sh", "-c", "exec 3<> /kmsg"])?;
+        holds(kmsg.complaint()?, &[denied])?;
         lab.remove("c")
     });
 }
