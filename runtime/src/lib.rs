@@ -41,6 +41,8 @@ pub mod relay;
 pub mod report;
 /// Classes of cache and memory bandwidth.
 pub mod resctrl;
+/// This program, as nobody in a container can write to it.
+pub mod sealing;
 /// Filters of system calls.
 pub mod seccomp;
 /// Signals by name and number.

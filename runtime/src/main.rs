@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use berth_runtime::arguments::Arguments;
 use berth_runtime::monitor::pod_init;
-use berth_runtime::{report, verbs};
+use berth_runtime::{report, sealing, verbs};
 
 fn main() -> ExitCode {
     let first = std::env::args().nth(1);
@@ -16,6 +16,13 @@ fn main() -> ExitCode {
     // Run by the monitor only, as process 1 of a pod's pid namespace.
     if first.as_deref() == Some(pod_init::VERB) {
         return ExitCode::from(u8::from(pod_init::serve().is_err()));
+    }
+    // Before all else: what follows is done by a program that containers may see.
+    if sealing::concerns(std::env::args_os().skip(1))
+        && let Err(error) = sealing::ensure_sealed()
+    {
+        report::report(&Arguments::read().global, &error.to_string());
+        return ExitCode::FAILURE;
     }
     let arguments = Arguments::read();
     match verbs::run(&arguments) {

@@ -149,6 +149,24 @@ pub fn execve(
     })
 }
 
+/// `int execveat(int, "", char *const [], char *const [], AT_EMPTY_PATH)`: executes
+/// what a descriptor is of, whatever its path has become.
+///
+/// # Errors
+///
+/// As [`execve`]; `ETXTBSY`: somebody has the file open for writing.
+pub fn execveat(
+    program: BorrowedFd<'_>,
+    arguments: &[CString],
+    environment: &[CString],
+) -> Result<Infallible, SyscallError> {
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    finish(
+        nix::unistd::execveat(program, c"", arguments, environment, flags),
+        || format!("execveat({}, AT_EMPTY_PATH)", program.as_raw_fd()),
+    )
+}
+
 /// `sighandler_t signal(int, SIG_DFL)`: undoes that a signal is ignored, which
 /// a process hands on to all it forks and executes.
 ///
