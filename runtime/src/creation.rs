@@ -76,6 +76,9 @@ pub struct Creation {
     pub passage: Option<Passage>,
     /// The devices that took it.
     pub moved: Vec<MovedLink>,
+    /// Whether init goes on as another process once it is harmless, in the pid
+    /// namespace that it joins; see `enter-pids`.
+    pub moves: bool,
     /// The other end of the terminal's socket, where the runtime itself relays.
     pub console: Option<OwnedFd>,
     /// The table that both sides run.

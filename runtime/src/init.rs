@@ -99,6 +99,10 @@ pub struct Init {
     pub console: Option<OwnedFd>,
     /// The process whose namespaces are joined, and which of them; for `exec`.
     pub target: Option<(OwnedFd, CloneFlags)>,
+    /// The pid namespace that is joined by its path, where `enter-pids` enters it.
+    pub pid_namespace: Option<OwnedFd>,
+    /// Whether this process makes place for another; see `enter-pids`.
+    pub moves: bool,
     /// The cgroups to be in.
     pub cgroup: Option<CgroupPlan>,
     /// Name below `/sys/fs/cgroup`, and the host's directory, of each own cgroup.
@@ -132,6 +136,8 @@ impl Init {
             gate: None,
             console: None,
             target: None,
+            pid_namespace: None,
+            moves: creation.moves,
             cgroup: creation.cgroup.clone(),
             cgroups: creation
                 .cgroup

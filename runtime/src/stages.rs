@@ -11,6 +11,7 @@ pub mod clone_init;
 pub mod create_v1;
 pub mod create_v2;
 pub mod enter_cwd;
+pub mod enter_pids;
 pub mod enter_root;
 pub mod exec_program;
 pub mod filter_calls;
@@ -20,6 +21,7 @@ pub mod hooks_runtime;
 pub mod hooks_start;
 pub mod join_cache;
 pub mod join_cgroup;
+pub mod join_pids;
 pub mod join_spaces;
 pub mod lock_root;
 pub mod make_devices;
@@ -73,11 +75,13 @@ pub const CREATE: &[Stage] = &[
     open_console::STAGE,
     mask_paths::STAGE,
     lock_root::STAGE,
+    join_pids::STAGE,
     set_limits::STAGE,
     set_schedule::STAGE,
     set_labels::STAGE,
     enter_cwd::STAGE,
     become_user::STAGE,
+    enter_pids::STAGE,
     find_program::STAGE,
     await_init::STAGE,
     send_pidfd::STAGE,
@@ -103,6 +107,7 @@ pub const EXEC: &[Stage] = &[
     set_labels::STAGE,
     enter_cwd::STAGE,
     become_user::STAGE,
+    enter_pids::STAGE,
     find_program::STAGE,
     await_init::STAGE,
     send_pidfd::STAGE,

@@ -1,5 +1,6 @@
 //! Stage `await-init`: init has built its surroundings and waits at its gate.
 
+use super::record_init::record;
 use crate::creation::Creation;
 use crate::init::Message;
 use crate::stage::{Run, Stage, StageError};
@@ -8,11 +9,15 @@ use crate::stage::{Run, Stage, StageError};
 pub const STAGE: Stage = Stage {
     name: "await-init",
     effect: "init has reached its gate, or has said why not",
-    after: &["find-program"],
+    after: &["enter-pids", "find-program"],
     see: &["unix(7)"],
     run: Run::Runtime(await_init),
 };
 
 fn await_init(creation: &mut Creation) -> Result<(), StageError> {
+    if creation.moves {
+        creation.await_move()?;
+        record(creation)?;
+    }
     creation.await_message(Message::Ready)
 }

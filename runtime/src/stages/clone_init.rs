@@ -7,13 +7,10 @@
 //!
 //! A pid namespace cannot be entered by a process that exists, only by its
 //! children (pid_namespaces(7)): to join one, the runtime points its *future*
-//! children there, clones, and points back. Not so for `exec`: there init joins
-//! all other namespaces first and goes on as a child of its own. Whoever is in
-//! the container and has CAP_SYS_PTRACE could otherwise follow
-//! `/proc/PID/root` of an init that is in its pid namespace already and in the
-//! host's mount namespace still (CVE-2016-9962).
+//! children there, clones, and points back; or, better, init enters it only when
+//! nothing of the host is left in it. `enter-pids` tells why.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -23,7 +20,7 @@ use crate::creation::{Creation, Gate, Undo};
 use crate::stage::{Run, Stage, StageError};
 use crate::state::START_SOCKET;
 use crate::sys::process::{self, Cloned};
-use crate::sys::{channel, path};
+use crate::sys::{channel, mount, path};
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -42,7 +39,15 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
         (None, None) => None,
     };
     let gate = open_gate(creation)?;
-    let back = join_pid_namespace(creation)?;
+    let pid_namespace = open_pid_namespace(creation)?;
+    let (late, back) = match pid_namespace {
+        Some(namespace) if knows_pid_option(namespace.as_fd())? => (Some(namespace), None),
+        Some(namespace) => (None, Some(point_children_at(namespace.as_fd())?)),
+        None => (None, None),
+    };
+    let comes_from_outside =
+        |(_, kinds): &(OwnedFd, CloneFlags)| kinds.contains(CloneFlags::CLONE_NEWPID);
+    creation.moves = late.is_some() || creation.target.as_ref().is_some_and(comes_from_outside);
     // Other users' processes must not look into init while host descriptors are
     // still open in it (CVE-2016-9962). The exec makes it dumpable again.
     process::set_undumpable()?;
@@ -64,6 +69,7 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
             init.console = console;
             init.gate = gate;
             init.target = creation.target.take();
+            init.pid_namespace = late;
             init.run()
         }
         Cloned::Parent(pid, pidfd) => {
@@ -74,10 +80,6 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
     }
     if let Some(back) = back {
         process::setns(back.as_fd(), CloneFlags::CLONE_NEWPID)?;
-    }
-    let moves = |(_, kinds): &(OwnedFd, CloneFlags)| kinds.contains(CloneFlags::CLONE_NEWPID);
-    if creation.target.as_ref().is_some_and(moves) {
-        creation.await_move()?;
     }
     Ok(())
 }
@@ -93,17 +95,27 @@ fn open_gate(creation: &Creation) -> Result<Option<OwnedFd>, StageError> {
     }
 }
 
-/// Points future children at another pid namespace; returns the way back.
-fn join_pid_namespace(creation: &Creation) -> Result<Option<OwnedFd>, StageError> {
+/// The pid namespace that the configuration names by a path.
+fn open_pid_namespace(creation: &Creation) -> Result<Option<OwnedFd>, StageError> {
     let kind = CloneFlags::CLONE_NEWPID;
     let mut joined = creation.plan.namespaces.joined.iter();
     let by_path = joined.find(|joined| joined.kind == kind);
-    let Some(namespace) = by_path else {
-        return Ok(None);
-    };
+    by_path
+        .map(|namespace| open_namespace(namespace.path.as_path()))
+        .transpose()
+}
+
+/// Whether a procfs of that namespace can be made from outside of it (Linux 6.17).
+fn knows_pid_option(namespace: BorrowedFd<'_>) -> Result<bool, StageError> {
+    let context = mount::fsopen("proc")?;
+    Ok(mount::fsconfig_descriptor(context.as_fd(), "pidns", namespace).is_ok())
+}
+
+/// Points future children at another pid namespace; returns the way back.
+fn point_children_at(namespace: BorrowedFd<'_>) -> Result<OwnedFd, StageError> {
     let own = open_namespace(Path::new("/proc/self/ns/pid"))?;
-    process::setns(open_namespace(namespace.path.as_path())?.as_fd(), kind)?;
-    Ok(Some(own))
+    process::setns(namespace, CloneFlags::CLONE_NEWPID)?;
+    Ok(own)
 }
 
 /// Opens a namespace's file. `setns(2)` refuses a descriptor of `O_PATH`.

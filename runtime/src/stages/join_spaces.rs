@@ -32,7 +32,8 @@ fn join_spaces(init: &mut Init) -> Result<(), StageError> {
     }
     let mut opened = Vec::new();
     for namespace in &init.plan.namespaces.joined {
-        // The pid namespace was joined by being cloned into it.
+        // The pid namespace was joined by being cloned into it, or will be by
+        // `join-pids`.
         if namespace.kind != CloneFlags::CLONE_NEWPID {
             opened.push((open_namespace(namespace.path.as_path())?, namespace.kind));
         }
@@ -44,9 +45,6 @@ fn join_spaces(init: &mut Init) -> Result<(), StageError> {
         // One call for all, by a descriptor of the process: no number can have
         // changed hands in between (setns(2), Linux 5.8).
         process::setns(target.as_fd(), kinds)?;
-        if kinds.contains(CloneFlags::CLONE_NEWPID) {
-            init.move_to_child()?;
-        }
     }
     Ok(())
 }

@@ -71,6 +71,10 @@ fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), 
         MountKind::Filesystem { kind, source } if has_long_value(&plan.options) => {
             return mount_by_text(root, plan, kind, source);
         }
+        MountKind::Filesystem { kind, source } if kind == "proc" => {
+            let namespace = init.pid_namespace.as_ref().map(AsFd::as_fd);
+            make_procfs(source, &plan.options, namespace)?
+        }
         MountKind::Filesystem { kind, source } => make_filesystem(kind, source, &plan.options)?,
         MountKind::Bind { source, depth } => {
             let source = path::open_host(source.as_path())?;
@@ -170,6 +174,28 @@ pub fn make_filesystem(
     options: &OptionPlan,
 ) -> Result<OwnedFd, SyscallError> {
     let context = mount::fsopen(kind)?;
+    finish_filesystem(&context, kind, source, options)
+}
+
+/// A procfs: of the pid namespace that init will enter, where it is not there yet.
+fn make_procfs(
+    source: &str,
+    options: &OptionPlan,
+    namespace: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, SyscallError> {
+    let context = mount::fsopen("proc")?;
+    if let Some(namespace) = namespace {
+        mount::fsconfig_descriptor(context.as_fd(), "pidns", namespace)?;
+    }
+    finish_filesystem(&context, "proc", source, options)
+}
+
+fn finish_filesystem(
+    context: &OwnedFd,
+    kind: &str,
+    source: &str,
+    options: &OptionPlan,
+) -> Result<OwnedFd, SyscallError> {
     if !source.is_empty() {
         mount::fsconfig_string(context.as_fd(), "source", source)?;
     }

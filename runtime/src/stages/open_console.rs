@@ -54,7 +54,10 @@ fn open_console(init: &mut Init) -> Result<(), StageError> {
     for stream in 0..=2 {
         process::replace_stream(slave.as_fd(), stream)?;
     }
-    terminal::make_controlling(slave.as_fd())?;
+    // Where another process goes on, it is that one's session that gets it.
+    if !init.moves {
+        terminal::make_controlling(slave.as_fd())?;
+    }
     Ok(())
 }
 

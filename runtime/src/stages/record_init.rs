@@ -19,6 +19,15 @@ pub const STAGE: Stage = Stage {
 };
 
 fn record_init(creation: &mut Creation) -> Result<(), StageError> {
+    record(creation)
+}
+
+/// Writes down who init is; once more when another process has gone on in its place.
+///
+/// # Errors
+///
+/// The disk is full.
+pub fn record(creation: &mut Creation) -> Result<(), StageError> {
     let (pid, _) = creation.init.as_ref().expect("clone-init made it");
     match InitRecord::observe(*pid) {
         Ok(init) => creation.record.init = Some(init),

@@ -70,6 +70,22 @@ pub fn fsconfig_flag(fs: BorrowedFd<'_>, key: &str) -> Result<(), SyscallError> 
     })
 }
 
+/// `fsconfig(fd, FSCONFIG_SET_FD, key, NULL, value)`.
+///
+/// # Errors
+///
+/// `EINVAL`: the filesystem does not know the option.
+pub fn fsconfig_descriptor(
+    fs: BorrowedFd<'_>,
+    key: &str,
+    value: BorrowedFd<'_>,
+) -> Result<(), SyscallError> {
+    finish(rustix::mount::fsconfig_set_fd(fs, key, value), || {
+        let number = value.as_raw_fd();
+        format!("fsconfig(SET_FD, {key:?}, {number}){}", complaint(fs))
+    })
+}
+
 /// `fsconfig(fd, FSCONFIG_CMD_CREATE)`: makes or finds the superblock.
 ///
 /// # Errors

@@ -96,6 +96,7 @@ pub fn prepare(
         target: None,
         passage: None,
         moved: Vec::new(),
+        moves: false,
         console: None::<OwnedFd>,
         table: stages::CREATE,
         undo: Vec::new(),

@@ -120,6 +120,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         target,
         passage: None,
         moved: Vec::new(),
+        moves: false,
         console: None,
         table: stages::EXEC,
         undo: Vec::new(),
