@@ -115,12 +115,24 @@ pub fn attach(
         true => Missing::Directory,
         false => Missing::File,
     };
-    let opened = path::ensure_in_root(root, place, missing)?;
+    let mut opened = path::ensure_in_root(root, place, missing)?;
+    if is_kernels_place(place) {
+        // Masks and read-only paths are looked up by the same name later: whoever
+        // could exchange a link here would have them elsewhere (CVE-2019-16884,
+        // CVE-2023-27561, CVE-2023-28642).
+        opened = path::open_in_root_without_links(root, place, rustix::fs::OFlags::PATH)?;
+    }
     if mount::filesystem_magic(&opened)? == libc::PROC_SUPER_MAGIC {
         allow_over_proc(place, opened.as_fd(), tree)?;
     }
     mount::move_mount(tree, opened.as_fd())?;
     Ok(opened)
+}
+
+/// Where every program looks for procfs and sysfs.
+fn is_kernels_place(place: &Path) -> bool {
+    let plain = path::without_dots(place);
+    plain == Path::new("proc") || plain == Path::new("sys")
 }
 
 /// Files of procfs that say how much the machine has; lxcfs and its like put

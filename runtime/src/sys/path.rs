@@ -67,6 +67,22 @@ pub fn open_in_root(
     })
 }
 
+/// As [`open_in_root`], but no part of the path may be a link.
+///
+/// # Errors
+///
+/// As [`open_in_root`]; `ELOOP` for any link.
+pub fn open_in_root_without_links(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> Result<OwnedFd, SyscallError> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    finish(open_again(root, path, flags, resolve), || {
+        format!("openat2({}, {flags:?}, RESOLVE_NO_SYMLINKS)", quoted(path))
+    })
+}
+
 /// `openat2` below a directory through which no link of any kind is followed
 /// and no mount is crossed: for procfs and sysfs (a bind mount over
 /// `/proc/sys/...` is how CVE-2019-19921 and its kin redirect writes).
