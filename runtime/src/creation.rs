@@ -79,8 +79,6 @@ pub struct Creation {
     /// Whether init goes on as another process once it is harmless, in the pid
     /// namespace that it joins; see `enter-pids`.
     pub moves: bool,
-    /// Whether the process that went on was ready before the other said that it had moved.
-    pub ready_early: bool,
     /// The other end of the terminal's socket, where the runtime itself relays.
     pub console: Option<OwnedFd>,
     /// The table that both sides run.
@@ -193,7 +191,6 @@ impl Creation {
     pub fn await_message(&mut self, wanted: Message) -> Result<(), StageError> {
         if self.early == Some(wanted) {
             self.early = None;
-        if wanted == Message::Ready && std::mem::take(&mut self.ready_early) {
             return Ok(());
         }
         self.await_told(wanted).map(drop)
@@ -224,8 +221,6 @@ impl Creation {
             let received = channel::receive(channel.as_fd())?;
             match Message::read(&received) {
                 Some((message, told)) if message == wanted => return Ok(told.to_vec()),
-                // Two processes speak for a moment, and either may be faster.
-                Some((Message::Ready, _)) if wanted == Message::Moved => self.ready_early = true,
                 Some((Message::Failed, told)) => {
                     let told = serde_json::from_slice::<StageFailure>(told);
                     return Err(told.map_or_else(

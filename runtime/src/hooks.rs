@@ -224,10 +224,6 @@ fn start(hook: &Hook, said: &std::io::Result<File>) -> std::io::Result<Child> {
     };
     let stdout = output(|outputs| &outputs.stdout)?.unwrap_or_else(Stdio::null);
     command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(stderr);
     // What the caller left open, and what it wants the program to keep, is not
     // for hooks: those of `startContainer` come from the image.
     close_descriptors_at_exec(&mut command);

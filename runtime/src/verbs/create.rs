@@ -97,7 +97,6 @@ pub fn prepare(
         passage: None,
         moved: Vec::new(),
         moves: false,
-        ready_early: false,
         console: None::<OwnedFd>,
         table: stages::CREATE,
         undo: Vec::new(),

@@ -121,7 +121,6 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         passage: None,
         moved: Vec::new(),
         moves: false,
-        ready_early: false,
         console: None,
         table: stages::EXEC,
         undo: Vec::new(),
