@@ -43,7 +43,7 @@ pub struct Global {
     /// Accepted for callers of runc; errors always tell stage, call and cause
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Let systemd make the cgroups (not supported yet)
+    /// Let systemd make the cgroups
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Who makes the cgroups
@@ -62,7 +62,7 @@ pub struct Global {
 pub enum Manager {
     /// berth-oci itself
     Cgroupfs,
-    /// systemd (not supported yet)
+    /// systemd
     Systemd,
     /// Nobody
     Disabled,
@@ -125,7 +125,9 @@ pub enum Verb {
     /// Thaw all processes of a container
     Resume(Named),
     /// Change a container's limits
-    Update(UpdateArguments),
+    Update(Box<UpdateArguments>),
+    /// Print what a container uses, and when its memory ran out
+    Events(EventsArguments),
     /// Write a configuration to begin with
     Spec(SpecArguments),
     /// Print what this runtime can do as JSON
@@ -266,6 +268,9 @@ pub struct ExecArguments {
     /// A profile of AppArmor
     #[arg(long, value_name = "PROFILE")]
     pub apparmor: Option<String>,
+    /// A group inside the container's: PATH, or CONTROLLER[,CONTROLLER]:PATH
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    pub cgroup: Vec<String>,
     /// Also into a container that is paused; it waits for `resume`
     #[arg(long)]
     pub ignore_paused: bool,
@@ -312,9 +317,76 @@ pub enum ListFormat {
 /// New limits.
 #[derive(Debug, Args)]
 pub struct UpdateArguments {
-    /// A file with the `linux.resources` of a configuration, or - for standard input
+    /// A file with the `linux.resources` of a configuration, or - for standard input; all flags are ignored then
     #[arg(short, long, value_name = "FILE")]
-    pub resources: PathBuf,
+    pub resources: Option<PathBuf>,
+    /// Weight of block devices, 10 to 1000
+    #[arg(long, value_name = "WEIGHT", allow_hyphen_values = true)]
+    pub blkio_weight: Option<u16>,
+    /// Length of a period of processor time, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_period: Option<String>,
+    /// Processor time in a period, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_quota: Option<String>,
+    /// Processor time that may be saved up, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_burst: Option<String>,
+    /// Share of processor time
+    #[arg(long, value_name = "SHARES", allow_hyphen_values = true)]
+    pub cpu_share: Option<String>,
+    /// Length of a period of realtime, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_rt_period: Option<String>,
+    /// Realtime in a period, in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<String>,
+    /// 1: only time that nobody else wants
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub cpu_idle: Option<String>,
+    /// Processors
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub cpuset_mems: Option<String>,
+    /// Memory, in bytes
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory that is left when memory is short, in bytes
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together, in bytes; -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Accepted and ignored: kernels have no such limit any more
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory: Option<String>,
+    /// Accepted and ignored
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// Processes and threads; -1 for no limit
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Part of the processors' cache
+    #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
+    pub l3_cache_schema: Option<String>,
+    /// Part of the memory's bandwidth
+    #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
+    pub mem_bw_schema: Option<String>,
+    /// The container
+    pub id: String,
+}
+
+/// What is printed, and how often.
+#[derive(Debug, Args)]
+pub struct EventsArguments {
+    /// How often what is used is printed
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    pub interval: String,
+    /// Only what is used now
+    #[arg(long)]
+    pub stats: bool,
     /// The container
     pub id: String,
 }

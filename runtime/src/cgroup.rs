@@ -24,6 +24,8 @@ mod apply;
 pub mod attach;
 /// Bandwidth and weight of block devices.
 mod block_io;
+/// Other limits for a group that lives, or none of them.
+mod change;
 /// Processor time and processor sets.
 mod cpu;
 /// The same rules as an eBPF program, for version 2.
@@ -32,8 +34,12 @@ pub mod device_program;
 pub mod devices;
 /// What can go wrong, with the field or the file in it.
 pub mod error;
+/// The same in the shape of `runc events`.
+pub mod event_stats;
 /// The few calls that a cgroup filesystem needs.
 mod files;
+/// Groups inside the container's own, for `exec --cgroup`.
+pub mod inner;
 /// The small controllers: pids, hugetlb, net_cls, net_prio, rdma, and `unified`.
 mod limits;
 /// Memory and swap limits.
@@ -48,5 +54,7 @@ mod processes;
 pub mod remove;
 /// What a group used so far.
 pub mod stats;
+/// The service manager's way to make groups.
+pub mod systemd;
 /// The hierarchies of this machine: version 1, version 2, hybrid.
 pub mod tree;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::plan::CgroupPlan;
 use crate::init::{Init, Message};
 use crate::links::{MovedLink, Passage};
@@ -44,6 +45,8 @@ pub struct Wishes {
     pub stop_before: Option<String>,
     /// How the program is let go.
     pub gate: Gate,
+    /// The caller has named a group inside the container's; another will not do.
+    pub inner_group_is_named: bool,
 }
 
 /// A container that is being made.
@@ -181,6 +184,30 @@ impl Creation {
             let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = process::wait_for(pid);
         }
+    }
+
+    /// The version 2 group in which the container's init is, for a program of
+    /// `exec` that the container's own group does not take. A service manager
+    /// inside moves itself further down and hands controllers on, and then its
+    /// old group must stay empty (cgroups(7)). None where that is the same, or the
+    /// caller has named a group.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened.
+    pub fn open_group_of_container_init(&mut self) -> Result<Option<OwnedFd>, CgroupError> {
+        let (Some(cgroup), Some(init)) = (&self.cgroup, self.record.init) else {
+            return Ok(None);
+        };
+        if self.wishes.inner_group_is_named {
+            return Ok(None);
+        }
+        let Some(inner) = cgroup.with_group_of(init.pid)? else {
+            return Ok(None);
+        };
+        let opened = inner.open_directory();
+        self.cgroup = Some(inner);
+        opened
     }
 
     /// Waits for init to say something in particular.

@@ -15,6 +15,8 @@ pub mod clock;
 pub mod copy;
 /// The runtime's side of a container's making.
 pub mod creation;
+/// The bus on which systemd is asked.
+pub mod dbus;
 /// What berth-oci answers when it cannot.
 pub mod error;
 /// Programs of the caller at moments of a container's life.

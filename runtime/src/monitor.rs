@@ -44,7 +44,7 @@ mod log_file;
 mod log_lines;
 mod namespaces;
 mod oci_call;
-mod oom;
+pub(crate) mod oom;
 mod readiness;
 mod requests;
 mod server;

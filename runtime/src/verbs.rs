@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod kill;
@@ -58,6 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
         Verb::Pause(named) => pause::pause(global, &named.id),
         Verb::Resume(named) => pause::resume(global, &named.id),
         Verb::Update(arguments) => update::update(global, arguments),
+        Verb::Events(arguments) => events::events(global, arguments),
         Verb::Spec(arguments) => spec::spec(arguments),
         Verb::Features => features::features(),
         Verb::Stages(arguments) => {

@@ -37,6 +37,7 @@ impl Group {
             cgroups_path: Some(&path),
             resources: Some(&resources),
             manager: CgroupManager::Cgroupfs,
+            annotations: None,
         };
         let plan = plan_cgroup(&request, &tree).expect("a plan");
         Group { tree, parent, plan }
@@ -169,7 +170,7 @@ fn limits_change_up_and_down() {
         let resources: LinuxResources = serde_json::from_str(&json).expect("good JSON");
         group
             .plan
-            .set(&resources)
+            .set(&resources, None)
             .unwrap_or_else(|error| panic!("{json}: {error:?}"));
         if group.is_pure_v2() {
             let memory = match memory {
@@ -230,7 +231,7 @@ fn a_rule_opens_one_device_and_an_update_closes_it() {
     assert_eq!(text(group.spawn(script)), "open\n");
     let denied: LinuxResources =
         serde_json::from_str(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#).expect("JSON");
-    group.plan.set(&denied).expect("changed");
+    group.plan.set(&denied, None).expect("changed");
     assert_eq!(text(group.spawn(script)), "denied\n");
 }
 
@@ -258,7 +259,7 @@ fn a_program_guards_devices_where_version_1_does_not() {
                         {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]}"#,
     )
     .expect("JSON");
-    group.plan.set(&open).expect("changed");
+    group.plan.set(&open, None).expect("changed");
     assert_eq!(text(group.spawn(script)), "null\nopen\n");
 }
 
@@ -470,6 +471,7 @@ fn costs() {
             cgroups_path: Some(&path),
             resources: Some(&resources),
             manager: CgroupManager::Cgroupfs,
+            annotations: None,
         };
         let plan = plan_cgroup(&request, &tree).expect("a plan");
         times[0].push(begun.elapsed().as_secs_f64());

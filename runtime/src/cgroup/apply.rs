@@ -10,14 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use oci_spec::runtime::LinuxResources;
 
 use super::devices::DeviceRule;
 use super::error::CgroupError;
 use super::files::{self, Writer};
-use super::plan::{self, CgroupPlan, Change, Draft, FileWrite, HierarchyPlan, Refused};
+use super::plan::{CgroupPlan, FileWrite, HierarchyPlan, Refused};
 use super::tree::CgroupVersion;
-use super::{device_program, devices, processes};
+use super::{device_program, processes};
 use crate::sys::bpf;
 use crate::sys::call::{SyscallError, finish};
 
@@ -61,10 +60,16 @@ impl CgroupPlan {
         version: CgroupVersion,
         made: &mut Vec<PathBuf>,
     ) -> Result<(), CgroupError> {
+        // systemd has made some of a scope's groups, and put init into them.
+        let found = if self.scope.is_some() {
+            Found::IsOurs
+        } else {
+            Found::MustBeEmpty
+        };
         let hierarchies = self.hierarchies.iter();
         hierarchies
             .filter(|hierarchy| hierarchy.version == version)
-            .try_for_each(|hierarchy| create_group(hierarchy, made))?;
+            .try_for_each(|hierarchy| create_group(hierarchy, found, made))?;
         match version {
             CgroupVersion::V1 => Ok(()),
             CgroupVersion::V2 => self.attach_device_program(),
@@ -91,50 +96,6 @@ impl CgroupPlan {
         Ok(Some(opened.into()))
     }
 
-    /// Changes limits of a living container.
-    ///
-    /// Only what `resources` names is touched. New device rules replace the
-    /// old, also in this plan: keep it again afterwards.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::create`]; limits set before the failing one stay.
-    pub fn set(&mut self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        let mut changed = self.clone();
-        for hierarchy in &mut changed.hierarchies {
-            hierarchy.writes.clear();
-            hierarchy.wanted.clear();
-        }
-        // Callers like containerd send the unchanged device list along with
-        // every update; rewriting it would deny all devices for a moment.
-        let new_rules = match resources.devices() {
-            Some(list) => Some(devices::plan_rules(Some(list))?),
-            None => None,
-        }
-        .filter(|rules| *rules != self.device_rules);
-        if let Some(rules) = &new_rules {
-            devices::plan_devices(&mut changed.hierarchies, rules)?;
-            changed.device_rules.clone_from(rules);
-        }
-        let mut draft = Draft {
-            change: Change::Update {
-                quota: self.observe_quota(resources)?,
-            },
-            hierarchies: &mut changed.hierarchies,
-        };
-        plan::plan_resources(resources, &mut draft)?;
-        self.check_memory_in_use(resources)?;
-        for hierarchy in &changed.hierarchies {
-            enable_controllers(hierarchy)?;
-            write_limits(hierarchy)?;
-        }
-        if let Some(rules) = new_rules {
-            changed.attach_device_program()?;
-            self.device_rules = rules;
-        }
-        Ok(())
-    }
-
     /// The version 2 hierarchy, if there is one.
     pub(crate) fn unified(&self) -> Option<&HierarchyPlan> {
         self.hierarchies
@@ -151,7 +112,7 @@ impl CgroupPlan {
     }
 
     /// Puts the device program on the version 2 group, unless version 1 holds the rules.
-    fn attach_device_program(&self) -> Result<(), CgroupError> {
+    pub(crate) fn attach_device_program(&self) -> Result<(), CgroupError> {
         let v1 = self
             .hierarchies
             .iter()
@@ -170,60 +131,21 @@ impl CgroupPlan {
             }
         })
     }
-
-    /// The quota in force, if only the period is to change.
-    fn observe_quota(&self, resources: &LinuxResources) -> Result<Option<String>, CgroupError> {
-        let Some(cpu) = resources.cpu() else {
-            return Ok(None);
-        };
-        match self.home("cpu", "cpu") {
-            Some(home)
-                if home.version == CgroupVersion::V2
-                    && cpu.period().is_some()
-                    && cpu.quota().is_none() =>
-            {
-                let text = files::read_text_if_there(&home.directory().join("cpu.max"))?;
-                Ok(text.and_then(|text| text.split_whitespace().next().map(str::to_owned)))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// `checkBeforeUpdate`: version 2 would kill to get below a new limit, so
-    /// the question is asked first. Version 1 refuses by itself, with `EBUSY`.
-    fn check_memory_in_use(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        let Some(memory) = resources.memory() else {
-            return Ok(());
-        };
-        let Some(home) = self
-            .home("memory", "memory")
-            .filter(|home| home.version == CgroupVersion::V2)
-        else {
-            return Ok(());
-        };
-        let (Some(true), Some(limit)) = (memory.check_before_update(), memory.limit()) else {
-            return Ok(());
-        };
-        let text = files::read_text(&home.directory().join("memory.current"))?;
-        match text.trim().parse::<i64>() {
-            Ok(used) if limit > 0 && used > limit => Err(CgroupError::invalid(
-                "linux.resources.memory.limit",
-                format!("{limit} is below the {used} bytes in use, and checkBeforeUpdate is set"),
-            )),
-            _ => Ok(()),
-        }
-    }
 }
 
 fn replace_device_program(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(), SyscallError> {
     let program = bpf::load_device_program(&device_program::assemble(rules))?;
-    // Several programs on one group must all say yes. So the new one takes the
+    // Several programs on one group must all say yes. So the new one takes our
     // old one's place in one step: beside it, nothing could be allowed that was
-    // denied before; after removing it, all would be open.
-    let old = match bpf::query_device_programs(group)?.first() {
-        Some(id) => Some(bpf::open_program(*id)?),
-        None => None,
-    };
+    // denied before; after removing it, all would be open. Those of others, such
+    // as systemd's, stay.
+    let mut old = None;
+    for id in bpf::query_device_programs(group)? {
+        let program = bpf::open_program(id)?;
+        if bpf::is_device_program_of_ours(program.as_fd())? {
+            old = Some(program);
+        }
+    }
     bpf::attach_device_program(group, program.as_fd(), old.as_ref().map(AsFd::as_fd))
 }
 
@@ -241,9 +163,22 @@ fn take_back_on_failure(
     done
 }
 
+/// What a group may be that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// A remainder in which nobody lives.
+    MustBeEmpty,
+    /// Made for this container by somebody else.
+    IsOurs,
+}
+
 /// Makes one hierarchy's group, with its ancestors, and sets its limits.
 /// `made` gets each directory as it comes to be.
-fn create_group(plan: &HierarchyPlan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+fn create_group(
+    plan: &HierarchyPlan,
+    found: Found,
+    made: &mut Vec<PathBuf>,
+) -> Result<(), CgroupError> {
     let directory = plan.directory();
     // Nearly always the parent is there, and one call does it.
     match files::make_directory(&directory) {
@@ -256,7 +191,9 @@ fn create_group(plan: &HierarchyPlan, made: &mut Vec<PathBuf>) -> Result<(), Cgr
         // A leftover of a crash is as good as new, but never a living group:
         // two containers in one group would be frozen and killed together.
         Err(error) if error.errno() == Errno::EEXIST => {
-            if let Some(pid) = processes::pids_below(&directory)?.first() {
+            if found == Found::MustBeEmpty
+                && let Some(pid) = processes::pids_below(&directory)?.first()
+            {
                 return Err(CgroupError::InUse {
                     path: directory,
                     pid: *pid,
@@ -317,7 +254,7 @@ fn fill_cpuset(directory: &Path) -> Result<(), SyscallError> {
 
 /// Version 2 gives a group only the controllers that its parent hands down, so
 /// every ancestor from the root on has to be told.
-fn enable_controllers(plan: &HierarchyPlan) -> Result<(), CgroupError> {
+pub(crate) fn enable_controllers(plan: &HierarchyPlan) -> Result<(), CgroupError> {
     if plan.enable.is_empty() {
         return Ok(());
     }
@@ -348,7 +285,8 @@ fn enable_controllers(plan: &HierarchyPlan) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn write_limits(plan: &HierarchyPlan) -> Result<(), CgroupError> {
+/// Writes a group's limits, in their order.
+pub(crate) fn write_limits(plan: &HierarchyPlan) -> Result<(), CgroupError> {
     let directory = plan.directory();
     // Device rules are many writes to one file: it is opened once.
     let mut open: Option<(&Cow<'static, str>, Writer)> = None;
@@ -376,13 +314,14 @@ fn settle_refusal(
 ) -> Result<(), CgroupError> {
     let source = match &limit.refused {
         Refused::Ignore => return Ok(()),
+        Refused::IfThere if error.errno() == Errno::ENOENT => return Ok(()),
         Refused::Instead(other) if error.errno() == Errno::ENOENT => {
             match files::write(&directory.join(&*other.file), &other.value) {
                 Ok(()) => return Ok(()),
                 Err(source) => source,
             }
         }
-        Refused::Fail | Refused::Instead(_) => error,
+        Refused::Fail | Refused::IfThere | Refused::Instead(_) => error,
     };
     Err(CgroupError::Limit {
         field: limit.field.clone().into_owned(),

@@ -93,6 +93,19 @@ impl CgroupPlan {
             .try_for_each(|hierarchy| hierarchy.attach(pid))
     }
 
+    /// The same in the hierarchies of one version.
+    ///
+    /// # Errors
+    ///
+    /// As [`HierarchyPlan::attach`].
+    pub fn attach_in(&self, version: CgroupVersion, pid: i32) -> Result<(), CgroupError> {
+        let mut hierarchies = self
+            .hierarchies
+            .iter()
+            .filter(|plan| plan.version == version);
+        hierarchies.try_for_each(|hierarchy| hierarchy.attach(pid))
+    }
+
     /// Opens every version 1 group for a process that will move itself. With
     /// [`Self::open_directory`] for version 2 that is the whole membership.
     ///

@@ -187,7 +187,7 @@ fn ceiling(cpu: &LinuxCpu, change: &Change) -> Option<(String, &'static str)> {
         // A lone number leaves the period as it is.
         (Some(quota), None, Change::Update { .. }) => Some((quota, QUOTA)),
         (None, Some(period), Change::Create) => Some((format!("max {period}"), PERIOD)),
-        (None, Some(period), Change::Update { quota }) => {
+        (None, Some(period), Change::Update { quota, .. }) => {
             let quota = quota.as_deref().unwrap_or("max");
             Some((format!("{quota} {period}"), PERIOD))
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::dbus::DbusError;
 use crate::sys::call::SyscallError;
 
 /// A request that cannot be met, or a kernel that refused.
@@ -35,11 +36,20 @@ pub enum CgroupError {
         "no cgroup filesystem is mounted, so the container would have no limits and no device rules; mount one or choose the cgroup manager \"disabled\""
     )]
     NotMounted,
-    /// A manager that this build does not have.
+    /// systemd is to make the groups, and nobody looked for it.
     #[error(
-        "the cgroup manager \"systemd\" is not supported, expected \"cgroupfs\" or \"disabled\"; no cgroup was changed"
+        "systemd not running on this host, cannot use systemd cgroups manager; no cgroup was changed"
     )]
     NoSystemd,
+    /// systemd does not do as it is asked.
+    #[error("{what}")]
+    Systemd {
+        /// What was not reached.
+        what: String,
+        /// Why not.
+        #[source]
+        source: DbusError,
+    },
     /// The group exists and somebody lives in it.
     #[error("cgroup {} already holds the process {pid}: another container uses it; nothing was changed", .path.display())]
     InUse {

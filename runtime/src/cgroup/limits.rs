@@ -118,13 +118,26 @@ pub(crate) fn plan_unified(
     for (file, value) in sorted(files) {
         let field = format!("{UNIFIED}.{file}");
         // With a slash the write would land outside the container's group.
-        if file.contains('/') || file.is_empty() {
+        if file.contains('/') {
             return Err(CgroupError::invalid(
                 field,
                 "expected the name of a file, without \"/\"",
             ));
         }
-        let controller = file.split('.').next().unwrap_or_default();
+        let Some((controller, _)) = file.split_once('.').filter(|(name, _)| !name.is_empty())
+        else {
+            return Err(CgroupError::invalid(
+                field,
+                "expected the form CONTROLLER.PARAMETER, as \"memory.high\"",
+            ));
+        };
+        let mut hierarchies = draft.hierarchies.iter();
+        if !hierarchies.any(|plan| plan.version == CgroupVersion::V2) {
+            return Err(CgroupError::invalid(
+                field,
+                "cannot use unified on cgroup v1: this machine has no version 2 hierarchy",
+            ));
+        }
         let home = if controller == "cgroup" {
             draft
                 .hierarchies

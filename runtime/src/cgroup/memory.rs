@@ -41,7 +41,7 @@ pub(crate) fn plan_memory(memory: &LinuxMemory, draft: &mut Draft) -> Result<(),
     let home = draft.home("memory", field)?;
     match home.version {
         CgroupVersion::V1 => plan_v1(memory, &change, home),
-        CgroupVersion::V2 => plan_v2(memory, home)?,
+        CgroupVersion::V2 => plan_v2(memory, &change, home)?,
     }
     Ok(())
 }
@@ -127,7 +127,11 @@ fn plan_v1(memory: &LinuxMemory, change: &Change, home: &mut HierarchyPlan) {
     // `useHierarchy` needs no write: kernels since 5.11 know nothing else.
 }
 
-fn plan_v2(memory: &LinuxMemory, home: &mut HierarchyPlan) -> Result<(), CgroupError> {
+fn plan_v2(
+    memory: &LinuxMemory,
+    change: &Change,
+    home: &mut HierarchyPlan,
+) -> Result<(), CgroupError> {
     let only_v1 = [
         (memory.swappiness().is_some(), SWAPPINESS),
         (
@@ -145,16 +149,35 @@ fn plan_v2(memory: &LinuxMemory, home: &mut HierarchyPlan) -> Result<(), CgroupE
             "cgroup version 2 has no such setting, and this machine's memory controller is version 2",
         ));
     }
-    let limit = memory.limit().filter(|bytes| *bytes != 0);
-    if let Some(swap) = memory.swap().filter(|bytes| *bytes != 0) {
-        home.write("memory.swap.max", swap_alone(swap, limit)?, SWAP);
-    } else if limit.is_some_and(|bytes| bytes < 0) {
-        home.try_write("memory.swap.max", "max", SWAP);
+    let asked = |value: Option<i64>| value.filter(|bytes| *bytes != 0);
+    let (limit, sum) = (asked(memory.limit()), asked(memory.swap()));
+    // The sum is what the caller holds on to: when only one of the two numbers
+    // is new, swap is what the old other one leaves of it.
+    let kept = match change {
+        Change::Update { memory, .. } => memory.as_deref(),
+        Change::Create => None,
+    };
+    let known_limit = limit.or_else(|| asked(kept?.limit()));
+    let known_sum = match limit {
+        // Unlimited memory with nothing said of swap: both.
+        Some(limit) if limit < 0 && sum.is_none() => Some(-1),
+        Some(_) => sum.or_else(|| asked(kept?.swap())),
+        None => sum,
+    };
+    // Swap first: a lower memory limit pushes pages out, and they need a place.
+    if let Some(known_sum) = known_sum {
+        let value = swap_alone(known_sum, known_limit)?;
+        if matches!(&*value, "max" | "0") {
+            // That is so already on a machine that counts no swap.
+            home.write_if_there("memory.swap.max", value, SWAP);
+        } else {
+            home.write("memory.swap.max", value, SWAP);
+        }
     }
     if let Some(bytes) = limit {
         home.write("memory.max", or_max(bytes), LIMIT);
     }
-    if let Some(bytes) = memory.reservation().filter(|bytes| *bytes != 0) {
+    if let Some(bytes) = asked(memory.reservation()) {
         home.write("memory.low", or_max(bytes), RESERVATION);
     }
     Ok(())
@@ -166,8 +189,14 @@ fn swap_alone(sum: i64, limit: Option<i64>) -> Result<Cow<'static, str>, CgroupE
         return Ok("max".into());
     }
     match limit {
-        Some(limit) if limit > 0 => Ok((sum - limit).to_string().into()),
-        _ => Err(CgroupError::invalid(
+        // With unlimited memory the number can only mean swap.
+        Some(limit) if limit < 0 => Ok(sum.to_string().into()),
+        Some(limit) if sum < limit => Err(CgroupError::invalid(
+            SWAP,
+            format!("memory+swap limit should be >= memory limit: {sum} is below {limit}"),
+        )),
+        Some(limit) => Ok((sum - limit).to_string().into()),
+        None => Err(CgroupError::invalid(
             SWAP,
             format!(
                 "{sum} is memory and swap together, and without {LIMIT} the share of swap is unknown"

@@ -5,13 +5,15 @@
 //! be below the memory limit) the planner of that controller says why.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 use super::devices::{self, DeviceRule};
 use super::error::CgroupError;
+use super::systemd::{self, ScopePlan, SystemdView, annotations, properties};
 use super::tree::{CgroupTree, CgroupVersion, Hierarchy};
 use super::{block_io, cpu, limits, memory};
 
@@ -34,12 +36,14 @@ pub struct CgroupRequest<'a> {
     /// The container's id: the last part of the default path.
     pub id: &'a str,
     /// `linux.cgroupsPath`: absolute from each hierarchy's root, relative from
-    /// the caller's own group, none for `/berth/ID`.
+    /// the caller's own group, none for `/berth/ID`. For systemd `slice:prefix:name`.
     pub cgroups_path: Option<&'a Path>,
     /// `linux.resources`.
     pub resources: Option<&'a LinuxResources>,
     /// Who makes the groups.
     pub manager: CgroupManager,
+    /// `annotations`: properties of systemd's unit may be among them.
+    pub annotations: Option<&'a HashMap<String, String>>,
 }
 
 /// The groups of one container and what is written into them.
@@ -49,6 +53,9 @@ pub struct CgroupPlan {
     pub hierarchies: Vec<HierarchyPlan>,
     /// Which devices may be opened: the later rule wins.
     pub device_rules: Vec<DeviceRule>,
+    /// The unit, where systemd makes the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<ScopePlan>,
 }
 
 /// The container's group in one hierarchy.
@@ -91,6 +98,8 @@ pub enum Refused {
     Fail,
     /// A later write of the plan covers it, or the file is optional.
     Ignore,
+    /// Without the file it holds already: a machine that has no swap gives none.
+    IfThere,
     /// If the file does not exist, this kernel calls it by another name.
     Instead(Box<FileWrite>),
 }
@@ -105,6 +114,9 @@ pub(crate) enum Change {
     Update {
         /// The first word of `cpu.max`.
         quota: Option<String>,
+        /// What was asked for before: version 2 needs memory and swap to
+        /// make one out of the other.
+        memory: Option<Box<LinuxMemory>>,
     },
 }
 
@@ -174,6 +186,18 @@ impl HierarchyPlan {
         self.writes.push(write);
     }
 
+    /// Adds a write to a file that some machines do not have or need.
+    pub(crate) fn write_if_there(
+        &mut self,
+        file: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+        field: impl Into<Cow<'static, str>>,
+    ) {
+        let mut write = FileWrite::new(file, value, field);
+        write.refused = Refused::IfThere;
+        self.writes.push(write);
+    }
+
     /// Adds a write to the first of two files that exists.
     pub(crate) fn write_either(&mut self, first: FileWrite, second: FileWrite) {
         self.writes.push(FileWrite {
@@ -216,15 +240,24 @@ impl FileWrite {
 /// [`CgroupError::NoController`] for a limit that no hierarchy can keep,
 /// [`CgroupError::NotMounted`] and [`CgroupError::NoSystemd`].
 pub fn plan_cgroup(request: &CgroupRequest, tree: &CgroupTree) -> Result<CgroupPlan, CgroupError> {
-    match request.manager {
-        CgroupManager::Cgroupfs => {}
-        CgroupManager::Systemd => return Err(CgroupError::NoSystemd),
-        CgroupManager::Disabled => return plan_nothing(request),
+    if request.manager == CgroupManager::Disabled {
+        return plan_nothing(request);
     }
     if tree.hierarchies.is_empty() {
         return Err(CgroupError::NotMounted);
     }
-    let path = group_path(request)?;
+    let unit = match (request.manager, &tree.systemd) {
+        (CgroupManager::Systemd, Some(view)) => Some((view, plan_unit(request, view)?)),
+        (CgroupManager::Systemd, None) => return Err(CgroupError::NoSystemd),
+        _ => None,
+    };
+    let path = match &unit {
+        Some((view, name)) => GroupPath {
+            below: systemd::unit_group(name, view)?,
+            from_own_group: false,
+        },
+        None => group_path(request)?,
+    };
     let mut hierarchies: Vec<HierarchyPlan> = tree
         .hierarchies
         .iter()
@@ -240,9 +273,55 @@ pub fn plan_cgroup(request: &CgroupRequest, tree: &CgroupTree) -> Result<CgroupP
         };
         plan_resources(resources, &mut draft)?;
     }
+    let scope = match unit {
+        Some((view, name)) => {
+            let version = if tree.is_pure_v2() {
+                CgroupVersion::V2
+            } else {
+                CgroupVersion::V1
+            };
+            Some(plan_scope(request, view, &name, (version, &device_rules))?)
+        }
+        None => None,
+    };
     Ok(CgroupPlan {
         hierarchies,
         device_rules,
+        scope,
+    })
+}
+
+fn plan_unit(
+    request: &CgroupRequest,
+    view: &SystemdView,
+) -> Result<systemd::UnitName, CgroupError> {
+    systemd::parse_unit(request.cgroups_path, request.id, view.bus)
+}
+
+/// The unit with everything that systemd is told when it makes it.
+fn plan_scope(
+    request: &CgroupRequest,
+    view: &SystemdView,
+    name: &systemd::UnitName,
+    (cgroup, rules): (CgroupVersion, &[DeviceRule]),
+) -> Result<ScopePlan, CgroupError> {
+    let dialect = properties::Dialect {
+        cgroup,
+        version: view.version,
+    };
+    let mut all = systemd::plan_unit_properties(name);
+    if let Some(resources) = request.resources {
+        all.extend(properties::plan_properties(resources, dialect)?);
+        all.extend(properties::plan_creation_properties(resources, dialect));
+    }
+    all.extend(properties::plan_device_properties(rules, &view.majors));
+    // The caller has the last word: systemd takes the later of two.
+    all.extend(annotations::plan_annotations(request.annotations)?);
+    Ok(ScopePlan {
+        unit: name.unit.clone(),
+        bus: view.bus,
+        version: view.version,
+        properties: all,
     })
 }
 

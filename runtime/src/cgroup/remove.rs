@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use super::error::CgroupError;
 use super::files;
 use super::plan::CgroupPlan;
+use super::systemd::ScopePlan;
 use super::tree::CgroupTree;
 
 /// How long dying processes may take to leave.
@@ -26,12 +27,12 @@ impl CgroupPlan {
     ///
     /// [`CgroupError::Removal`] with every directory that stayed; the others are removed.
     pub fn remove(&self) -> Result<(), CgroupError> {
+        // systemd first: it would make the group of a unit that lives again.
+        let stopped = self.scope.as_ref().map(ScopePlan::stop);
+        let mut failures: Vec<CgroupError> = stopped.and_then(Result::err).into_iter().collect();
         let deadline = Instant::now() + PATIENCE;
-        let failures: Vec<CgroupError> = self
-            .hierarchies
-            .iter()
-            .filter_map(|plan| remove_group(&plan.directory(), deadline).err())
-            .collect();
+        let removed = self.hierarchies.iter();
+        failures.extend(removed.filter_map(|plan| remove_group(&plan.directory(), deadline).err()));
         if failures.is_empty() {
             Ok(())
         } else {

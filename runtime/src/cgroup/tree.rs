@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CgroupError;
 use super::files;
+use super::systemd::SystemdView;
 use crate::mountinfo::{self, Mount, unescape};
 
 /// Which of the two interfaces a hierarchy speaks.
@@ -50,6 +51,9 @@ pub struct Hierarchy {
 pub struct CgroupTree {
     /// The hierarchies in the order of their mounts.
     pub hierarchies: Vec<Hierarchy>,
+    /// The service manager, where it is to make the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<SystemdView>,
 }
 
 impl CgroupTree {
@@ -121,7 +125,10 @@ pub fn parse_tree(mountinfo: &[u8], own_groups: &[u8]) -> CgroupTree {
             own_group: below_root(own, &unescape(mount.root)),
         });
     }
-    CgroupTree { hierarchies }
+    CgroupTree {
+        hierarchies,
+        systemd: None,
+    }
 }
 
 /// Whether a path lookup of the mount point ends on another mount.

@@ -40,6 +40,7 @@ impl Accounting {
             cgroups_path: Some(Path::new(path)),
             resources: None,
             manager: CgroupManager::Cgroupfs,
+            annotations: None,
         };
         let plan = plan_cgroup(&request, &origin).map_err(failed)?;
         let mut accounting = Accounting {

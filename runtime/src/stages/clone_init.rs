@@ -13,9 +13,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
-use crate::cgroup::plan::CgroupPlan;
 use crate::creation::{Creation, Gate, Undo};
 use crate::stage::{Run, Stage, StageError};
 use crate::state::START_SOCKET;
@@ -54,13 +54,7 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
     // The cgroup namespace shows where init was when it was made, so it is made
     // later, when init is in its groups.
     let namespaces = creation.plan.namespaces.new - CloneFlags::CLONE_NEWCGROUP;
-    let group = creation
-        .cgroup
-        .as_ref()
-        .map(CgroupPlan::open_directory)
-        .transpose()?
-        .flatten();
-    match process::clone3(namespaces, group.as_ref().map(AsFd::as_fd))? {
+    match clone_into_group(creation, namespaces)? {
         Cloned::Child => {
             drop(ours);
             // The lock says that the runtime lives; a copy of it would lie.
@@ -82,6 +76,45 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
         process::setns(back.as_fd(), CloneFlags::CLONE_NEWPID)?;
     }
     Ok(())
+}
+
+/// Clones, into the version 2 group if there is one already.
+fn clone_into_group(creation: &mut Creation, namespaces: CloneFlags) -> Result<Cloned, StageError> {
+    let cloned = match birth_group(creation)? {
+        None => return Ok(process::clone3(namespaces, None)?),
+        Some(group) => process::clone3(namespaces, Some(group.as_fd())),
+    };
+    match cloned {
+        // The group hands controllers to groups inside it and takes nobody.
+        Err(error) if error.errno() == Errno::EBUSY && creation.target.is_some() => {
+            match creation.open_group_of_container_init()? {
+                Some(group) => Ok(process::clone3(namespaces, Some(group.as_fd()))?),
+                None => Err(error.into()),
+            }
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The version 2 group that init is born in.
+fn birth_group(creation: &mut Creation) -> Result<Option<OwnedFd>, StageError> {
+    let Some(cgroup) = &creation.cgroup else {
+        return Ok(None);
+    };
+    if creation.target.is_none() && cgroup.scope.is_some() {
+        // systemd makes its groups around a process that is there.
+        return Ok(None);
+    }
+    match cgroup.open_directory() {
+        // The container's init was moved, and its group removed.
+        Err(error) if error.errno() == Some(Errno::ENOENT) && creation.target.is_some() => {
+            match creation.open_group_of_container_init()? {
+                Some(group) => Ok(Some(group)),
+                None => Err(error.into()),
+            }
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// The socket on which `start` will call. It is made here because the runtime

@@ -3,11 +3,13 @@
 //! Ten hierarchies mean ten directories and their files. The runtime makes them
 //! while init makes its mounts, so they cost no time of their own; init waits
 //! for them in `await-cgroup` and moves itself in.
+//!
+//! Where systemd makes the groups it does so now, around init (`cgroup/systemd.rs`).
 
 use nix::sched::CloneFlags;
 
 use crate::cgroup::tree::CgroupVersion;
-use crate::creation::Creation;
+use crate::creation::{Creation, Undo};
 use crate::init::Message;
 use crate::stage::{Run, Stage, StageError};
 
@@ -26,6 +28,14 @@ pub const STAGE: Stage = Stage {
 
 fn create_v1(creation: &mut Creation) -> Result<(), StageError> {
     if let (Some(cgroup), Some((pid, _))) = (&creation.cgroup, &creation.init) {
+        if cgroup.scope.is_some() {
+            creation.undo.push(Undo::RemoveCgroup);
+            cgroup.start_scope(pid.0)?;
+            cgroup.create_in(CgroupVersion::V2)?;
+            // systemd has done so on its own machine. In a tree that it does
+            // not keep, such as version 2 beside version 1, it has not.
+            cgroup.attach_in(CgroupVersion::V2, pid.0)?;
+        }
         cgroup.create_in(CgroupVersion::V1)?;
         // An init that enters a mount namespace by its path may not find its
         // groups there, so it is moved from outside, the slow way.

@@ -3,7 +3,7 @@
 //! Limits are set before a process is in the group: what it allocates in
 //! between would count against nobody. Machines without a version 2 tree have
 //! nothing to do here; those of version 1 are made while init is at work
-//! already (`create-v1`).
+//! already (`create-v1`), and so are all where systemd makes them.
 
 use crate::cgroup::tree::CgroupVersion;
 use crate::creation::{Creation, Undo};
@@ -24,6 +24,10 @@ pub const STAGE: Stage = Stage {
 
 fn create_v2(creation: &mut Creation) -> Result<(), StageError> {
     if let Some(cgroup) = &creation.cgroup {
+        if cgroup.scope.is_some() {
+            // systemd makes no scope without a process: `create-v1`.
+            return Ok(());
+        }
         // On failure it takes back what it made itself.
         cgroup.create_in(CgroupVersion::V2)?;
         creation.undo.push(Undo::RemoveCgroup);

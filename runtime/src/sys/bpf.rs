@@ -17,12 +17,16 @@ use super::call::{SyscallError, check, finish};
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 const BPF_F_REPLACE: u32 = 4;
+
+/// By this name our programs are known from others' on the same group.
+const PROGRAM_NAME: &[u8; 13] = b"berth_devices";
 
 /// `bpf_attr` for `BPF_PROG_LOAD`, up to the fields that we set.
 #[repr(C)]
@@ -74,6 +78,23 @@ struct IdAttributes {
     padding: u32,
 }
 
+/// `bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttributes {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    numbers: [u64; 8],
+    name: [u8; 16],
+}
+
 /// `bpf(cmd, attr, size)` for an attribute struct of one of the types above.
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> Result<libc::c_long, Errno> {
     // SAFETY: `attributes` is one of this file's repr(C) structs, laid out as
@@ -111,7 +132,7 @@ pub fn load_device_program(instructions: &[u8]) -> Result<OwnedFd, SyscallError>
         license: c"Apache-2.0".as_ptr() as u64,
         ..LoadAttributes::default()
     };
-    attributes.prog_name[..13].copy_from_slice(b"berth_devices");
+    attributes.prog_name[..13].copy_from_slice(PROGRAM_NAME);
     finish(bpf(BPF_PROG_LOAD, &mut attributes), || {
         format!(
             "bpf(BPF_PROG_LOAD, {{prog_type=BPF_PROG_TYPE_CGROUP_DEVICE, insn_cnt={}}})",
@@ -197,6 +218,28 @@ pub fn open_program(id: u32) -> Result<OwnedFd, SyscallError> {
         format!("bpf(BPF_PROG_GET_FD_BY_ID, {{prog_id={id}}})")
     })
     .map(own)
+}
+
+/// Whether a program was loaded by [`load_device_program`].
+///
+/// # Errors
+///
+/// `EINVAL` before Linux 4.15.
+pub fn is_device_program_of_ours(program: BorrowedFd<'_>) -> Result<bool, SyscallError> {
+    let mut info = ProgramInfo::default();
+    let mut attributes = InfoAttributes {
+        bpf_fd: number(program),
+        // The kernel fills in as much of its struct as there is room.
+        info_len: size_of::<ProgramInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    finish(bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes), || {
+        format!(
+            "bpf(BPF_OBJ_GET_INFO_BY_FD, {{bpf_fd={}}})",
+            program.as_raw_fd()
+        )
+    })?;
+    Ok(info.name.starts_with(PROGRAM_NAME))
 }
 
 /// A descriptor in the kernel's unsigned form; an open one is never negative.

@@ -7,6 +7,7 @@ use oci_spec::runtime::Spec;
 
 use crate::arguments::{CreateArguments, Global};
 use crate::cgroup::plan::{CgroupManager, CgroupPlan, CgroupRequest, plan_cgroup};
+use crate::cgroup::systemd::scope::{choose_bus, observe_systemd};
 use crate::cgroup::tree::observe_tree;
 use crate::creation::{Creation, Gate, Wishes};
 use crate::error::{Error, ErrorKind};
@@ -113,6 +114,7 @@ fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
         no_new_keyring: arguments.no_new_keyring,
         stop_before: arguments.stop_before.clone(),
         gate,
+        inner_group_is_named: false,
     }
 }
 
@@ -171,12 +173,16 @@ pub fn plan_cgroups(
     if manager == CgroupManager::Disabled {
         return Ok(None);
     }
-    let tree = observe_tree()?;
+    let mut tree = observe_tree()?;
+    if manager == CgroupManager::Systemd {
+        tree.systemd = Some(observe_systemd(choose_bus())?);
+    }
     let request = CgroupRequest {
         id: plan.id.as_str(),
         cgroups_path: plan.cgroups_path.as_deref(),
         resources: plan.resources.as_ref(),
         manager,
+        annotations: Some(&plan.annotations),
     };
     Ok(Some(plan_cgroup(&request, &tree)?))
 }

@@ -7,6 +7,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::{Found, find};
 use crate::arguments::{ExecArguments, Global};
+use crate::cgroup::inner::{InnerGroups, parse_inner_groups};
 use crate::creation::{Creation, Gate, Wishes};
 use crate::error::{Error, ErrorKind};
 use crate::init::Message;
@@ -89,6 +90,11 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
     let mut plan = plan::plan_create(&found.record.id, &found.record.bundle, &spec)?;
     plan.process = plan_program(arguments, &spec, &plan)?;
     labels::check_labels(&plan)?;
+    let inner = parse_inner_groups(&arguments.cgroup)?;
+    let cgroup = match &found.record.cgroup {
+        Some(cgroup) => Some(cgroup.with_inner_groups(&inner)?),
+        None => None,
+    };
     let target = Some((pidfd, joined_kinds(&plan.namespaces)));
     plan.namespaces = NamespacePlan {
         new: CloneFlags::empty(),
@@ -108,9 +114,10 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
             no_new_keyring: found.record.no_new_keyring,
             stop_before: None,
             gate: Gate::Now,
+            inner_group_is_named: inner != InnerGroups::Own,
         },
         store: StateStore::new(&global.root),
-        cgroup: found.record.cgroup.clone(),
+        cgroup,
         record: found.record,
         folder: None,
         filter: None,

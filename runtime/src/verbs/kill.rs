@@ -38,6 +38,15 @@ pub fn kill(global: &Global, arguments: &KillArguments) -> Result<i32, Error> {
         (_, Some(init)) => init,
     };
     let process = init.open().map_err(|_| not_running())?;
+    // The kernel ends all processes of a pid namespace with its first one. In one
+    // that is shared nobody would: their end is asked for here, as runc does.
+    if signal == libc::SIGKILL
+        && !process::is_first_of_its_namespace(init.pid)
+        && let Some(cgroup) = &found.record.cgroup
+    {
+        cgroup.kill_all()?;
+        return Ok(0);
+    }
     match process::pidfd_send_signal(process.as_fd(), signal) {
         Err(error) if error.errno() == Errno::ESRCH => return Err(not_running()),
         other => other?,

@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use super::find;
-use super::state::print_json;
 use crate::arguments::{Global, ListFormat, PsArguments};
 use crate::error::{Error, ErrorKind};
 
@@ -22,7 +21,9 @@ pub fn ps(global: &Global, arguments: &PsArguments) -> Result<i32, Error> {
     })?;
     let pids = cgroup.pids()?;
     if arguments.format == ListFormat::Json {
-        return print_json(&pids);
+        let numbers: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        println!("[{}]", numbers.join(","));
+        return Ok(0);
     }
     let words = if arguments.arguments.is_empty() {
         vec!["-ef".to_owned()]
@@ -31,6 +32,11 @@ pub fn ps(global: &Global, arguments: &PsArguments) -> Result<i32, Error> {
     };
     let output = Command::new("ps").args(&words).output();
     let output = output.map_err(|error| Error::new(ErrorKind::Failed, format!("ps: {error}")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let text = format!("ps {}: {}: {}", words.join(" "), output.status, said.trim());
+        return Err(Error::new(ErrorKind::Failed, text));
+    }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
     let header = lines.next().unwrap_or("");

@@ -25,6 +25,7 @@ fn a_ceiling_keeps_what_is_not_asked() {
     };
     let update = Change::Update {
         quota: Some("4000".to_owned()),
+        memory: None,
     };
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(text(r#"{"quota": 5}"#, &Change::Create), some("5 100000"));

@@ -21,6 +21,7 @@ fn unified() -> CgroupTree {
     let controllers = "cpuset cpu io memory hugetlb pids rdma";
     CgroupTree {
         hierarchies: vec![hierarchy(CgroupVersion::V2, controllers, "")],
+        systemd: None,
     }
 }
 
@@ -42,7 +43,10 @@ fn hybrid() -> CgroupTree {
         .map(|name| hierarchy(CgroupVersion::V1, name, name))
         .collect();
     hierarchies.push(hierarchy(CgroupVersion::V2, "hugetlb", "unified"));
-    CgroupTree { hierarchies }
+    CgroupTree {
+        hierarchies,
+        systemd: None,
+    }
 }
 
 fn plan(tree: &CgroupTree, path: Option<&str>, json: &str) -> Result<CgroupPlan, CgroupError> {
@@ -52,6 +56,7 @@ fn plan(tree: &CgroupTree, path: Option<&str>, json: &str) -> Result<CgroupPlan,
         cgroups_path: path.map(Path::new),
         resources: Some(&resources),
         manager: CgroupManager::Cgroupfs,
+        annotations: None,
     };
     plan_cgroup(&request, tree)
 }
@@ -287,6 +292,7 @@ fn disabled_makes_nothing_and_loses_nothing() {
             cgroups_path: None,
             resources: Some(&resources),
             manager: CgroupManager::Disabled,
+            annotations: None,
         };
         plan_cgroup(&request, &CgroupTree::default())
     };
@@ -355,7 +361,10 @@ proptest! {
         }
         let mut draft = Draft {
             hierarchies: &mut plan.hierarchies,
-            change: Change::Update { quota: None },
+            change: Change::Update {
+                quota: None,
+                memory: None,
+            },
         };
         plan_resources(&resources, &mut draft).expect("a plan");
         for write in plan.hierarchies.iter().flat_map(|one| &one.writes) {

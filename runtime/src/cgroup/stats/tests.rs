@@ -26,6 +26,7 @@ fn fake_group(root: &Path, files: &[(&str, &str)]) -> CgroupPlan {
             writes: Vec::new(),
         }],
         device_rules: Vec::new(),
+        scope: None,
     }
 }
 
