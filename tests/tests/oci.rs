@@ -32,15 +32,24 @@ mod cgroups;
 /// Terminals.
 #[path = "oci/console.rs"]
 mod console;
+/// Numbers and news.
+#[path = "oci/events.rs"]
+mod events;
 /// One more program.
 #[path = "oci/exec.rs"]
 mod exec;
+/// Groups inside the container's.
+#[path = "oci/groups.rs"]
+mod groups;
 /// Programs of the caller.
 #[path = "oci/hooks.rs"]
 mod hooks;
 /// From `run` and `create` to `delete`.
 #[path = "oci/life.rs"]
 mod life;
+/// Limits that change.
+#[path = "oci/limits.rs"]
+mod limits;
 /// What a container sees below its root.
 #[path = "oci/mounts.rs"]
 mod mounts;
@@ -53,6 +62,9 @@ mod process;
 /// Filters of system calls.
 #[path = "oci/seccomp.rs"]
 mod seccomp;
+/// Groups by systemd.
+#[path = "oci/systemd.rs"]
+mod systemd;
 /// What a runtime tells.
 #[path = "oci/telling.rs"]
 mod telling;
