@@ -76,6 +76,9 @@ pub struct Record {
     /// Whether it kept its creator's session keyring; then so does `exec`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_new_keyring: bool,
+    /// Its pid namespace is not its own: nobody ends its other processes with init.
+    #[serde(default)]
+    pub shares_pids: bool,
     /// Words for others.
     pub annotations: HashMap<String, String>,
 }

@@ -101,6 +101,7 @@ pub fn container_group(id: &str, group: &str) -> Result<CgroupPlan, Error> {
         cgroups_path: Some(&path),
         resources: None,
         manager: CgroupManager::Cgroupfs,
+        annotations: None,
     };
     plan_cgroup(&request, &tree).map_err(failed)
 }

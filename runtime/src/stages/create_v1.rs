@@ -29,12 +29,16 @@ pub const STAGE: Stage = Stage {
 fn create_v1(creation: &mut Creation) -> Result<(), StageError> {
     if let (Some(cgroup), Some((pid, _))) = (&creation.cgroup, &creation.init) {
         if cgroup.scope.is_some() {
-            creation.undo.push(Undo::RemoveCgroup);
+            // A unit of this name that is somebody else's must not be stopped, so
+            // there is something to undo only now.
             cgroup.start_scope(pid.0)?;
+            creation.undo.push(Undo::RemoveCgroup);
             cgroup.create_in(CgroupVersion::V2)?;
-            // systemd has done so on its own machine. In a tree that it does
-            // not keep, such as version 2 beside version 1, it has not.
-            cgroup.attach_in(CgroupVersion::V2, pid.0)?;
+            // systemd has moved init in the trees that it keeps. One that it
+            // does not is version 2 beside version 1.
+            if cgroup.with_group_of(*pid)?.is_some() {
+                cgroup.attach_in(CgroupVersion::V2, pid.0)?;
+            }
         }
         cgroup.create_in(CgroupVersion::V1)?;
         // An init that enters a mount namespace by its path may not find its

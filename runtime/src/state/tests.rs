@@ -16,6 +16,7 @@ fn record(id: &ContainerId, init: Option<InitRecord>) -> Record {
         cgroup: None,
         cache_group: None,
         no_new_keyring: false,
+        shares_pids: false,
         annotations: HashMap::new(),
     }
 }

@@ -507,17 +507,6 @@ impl ProcessStat {
     }
 }
 
-/// Whether a process is number 1 of the pid namespace that it is in: the kernel
-/// ends all others there with it. One that is gone is not.
-pub fn is_first_of_its_namespace(pid: HostPid) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{}/status", pid.0)) else {
-        return false;
-    };
-    // Its numbers in all namespaces, from ours to its own.
-    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some("1")
-}
-
 /// State and start of a process.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::sched::CloneFlags;
 use oci_spec::runtime::Spec;
 
 use crate::arguments::{CreateArguments, Global};
@@ -80,6 +81,7 @@ pub fn prepare(
         cgroup: cgroup.clone(),
         cache_group: None,
         no_new_keyring: arguments.no_new_keyring,
+        shares_pids: !plan.namespaces.new.contains(CloneFlags::CLONE_NEWPID),
         annotations: plan.annotations.clone(),
     };
     Ok(Creation {

@@ -41,7 +41,7 @@ pub fn kill(global: &Global, arguments: &KillArguments) -> Result<i32, Error> {
     // The kernel ends all processes of a pid namespace with its first one. In one
     // that is shared nobody would: their end is asked for here, as runc does.
     if signal == libc::SIGKILL
-        && !process::is_first_of_its_namespace(init.pid)
+        && found.record.shares_pids
         && let Some(cgroup) = &found.record.cgroup
     {
         cgroup.kill_all()?;

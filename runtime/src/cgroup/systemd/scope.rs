@@ -164,10 +164,16 @@ impl ScopePlan {
             self.reset(&mut connection);
             told = connection.call(&MANAGER, "StartTransientUnit", body);
         }
-        let result = await_job(&mut connection, &told?)?;
-        if result == "done" {
-            return Ok(());
-        }
+        let result = match await_job(&mut connection, &told?) {
+            Ok(result) if result == "done" => return Ok(()),
+            Ok(result) => result,
+            Err(error) => {
+                // It may still come to be, and then nobody would stop it.
+                let body = vec![Value::text(&*self.unit), Value::text("replace")];
+                let _ = connection.call(&MANAGER, "StopUnit", body);
+                return Err(error);
+            }
+        };
         self.reset(&mut connection);
         Err(DbusError::Refused {
             member: "StartTransientUnit".to_owned(),
