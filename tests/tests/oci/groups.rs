@@ -181,7 +181,10 @@ fn in_a_shared_pid_namespace_kill_ends_all() {
             config["process"]["args"] = json!(["sh", "-c", "sleep 1000 & sleep 1000 & wait"]);
         })?;
         let group = || lab.group_file("c", "pids", "cgroup.procs");
-        eventually(|| Ok(ensure!(group()?.lines().count() == 3)))?;
+        eventually(|| {
+            ensure!(group()?.lines().count() == 3);
+            Ok(())
+        })?;
         lab.call(&["kill", "c", "KILL"])?.text()?;
         lab.wait_for("c", "stopped")?;
         same(group()?, "")?;

@@ -65,7 +65,9 @@ fn microseconds(value: &Value) -> Option<u64> {
         _ => return None,
     };
     // A conversion cuts off what does not fit, so the range is asked first.
-    (seconds >= 0.0 && seconds < 1e12).then_some((seconds * 1e6) as u64)
+    (0.0..1e12)
+        .contains(&seconds)
+        .then_some((seconds * 1e6) as u64)
 }
 
 /// The value of a whole text.
