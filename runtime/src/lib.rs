@@ -35,6 +35,8 @@ pub mod listener;
 pub mod monitor;
 /// The kernel's list of mounts.
 pub mod mountinfo;
+/// A service manager that waits for the program.
+pub mod notify;
 /// What is to be done, decided before anything is.
 pub mod plan;
 /// A runtime in the foreground: signals, terminal, end.

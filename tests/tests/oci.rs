@@ -26,6 +26,9 @@ mod lab;
 #[path = "oci/outcome.rs"]
 mod outcome;
 
+/// Who holds a container by descriptors.
+#[path = "oci/agents.rs"]
+mod agents;
 /// Groups of processes.
 #[path = "oci/cgroups.rs"]
 mod cgroups;
@@ -44,12 +47,18 @@ mod groups;
 /// Programs of the caller.
 #[path = "oci/hooks.rs"]
 mod hooks;
+/// Labels and keyrings.
+#[path = "oci/labels.rs"]
+mod labels;
 /// From `run` and `create` to `delete`.
 #[path = "oci/life.rs"]
 mod life;
 /// Limits that change.
 #[path = "oci/limits.rs"]
 mod limits;
+/// Network devices that move.
+#[path = "oci/links.rs"]
+mod links;
 /// What a container sees below its root.
 #[path = "oci/mounts.rs"]
 mod mounts;
@@ -59,6 +68,9 @@ mod namespaces;
 /// The program and what it is given.
 #[path = "oci/process.rs"]
 mod process;
+/// When and where the program runs.
+#[path = "oci/schedule.rs"]
+mod schedule;
 /// Filters of system calls.
 #[path = "oci/seccomp.rs"]
 mod seccomp;

@@ -127,6 +127,8 @@ fn runtime(config: &MonitorConfig) -> Command {
     let mut command = Command::new(&config.oci_runtime);
     command.args(&config.oci_arguments);
     command.arg("--root").arg(&config.oci_root);
+    // Where berth itself is a service, its containers are not what its manager waits for.
+    command.env_remove("NOTIFY_SOCKET");
     command
 }
 

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::open_outputs;
 use crate::ids::ContainerId;
 use crate::labels;
+use crate::notify;
 use crate::plan::{self, CreatePlan};
 use crate::stages;
 use crate::state::{Record, StateStore};
@@ -60,6 +61,9 @@ pub fn prepare(
     let mut plan = plan::plan_create(&id, &bundle, &spec)?;
     labels::check_labels(&plan)?;
     open_outputs(&plan.annotations)?;
+    if let Some(socket) = notify::observe_socket() {
+        notify::pass_socket(&mut plan, &socket);
+    }
     let sockets = listen_fds();
     plan.process.pass_sockets(sockets);
     if !plan.rootfs.as_path().is_dir() {

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, run_hooks};
 use crate::init::Message;
 use crate::listener;
+use crate::notify;
 use crate::relay;
 use crate::stage::StageFailure;
 use crate::state::Status;
@@ -32,6 +33,7 @@ pub fn run(global: &Global, arguments: &RunArguments) -> Result<i32, Error> {
         creation.take_back();
         return Err(error);
     }
+    notify::tell_main_process(init_of(&creation).0);
     run_poststart(&creation)?;
     if arguments.detach {
         return Ok(0);

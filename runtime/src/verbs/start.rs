@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, open_outputs, run_hooks};
 use crate::init::Message;
 use crate::listener;
+use crate::notify;
 use crate::plan;
 use crate::stage::StageFailure;
 use crate::state::{START_SOCKET, Status};
@@ -40,6 +41,9 @@ pub fn start(global: &Global, id: &str) -> Result<i32, Error> {
         return Err(failure.into());
     }
     found.folder.remove_start_socket();
+    if let Some(init) = found.record.init {
+        notify::tell_main_process(init.pid);
+    }
     run_poststart(&found)?;
     Ok(0)
 }

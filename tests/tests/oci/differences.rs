@@ -113,4 +113,39 @@ pub const DIFFERENCES: &[Difference] = &[
         runtime: "crun",
         reason: "crun does not give the terminal the size of the caller's at the beginning",
     },
+    Difference {
+        case: "schedule::a_policy_and_its_nice_value_are_as_asked",
+        runtime: "runc",
+        reason: "process.scheduler came with 1.2",
+    },
+    Difference {
+        case: "schedule::a_policy_and_its_nice_value_are_as_asked",
+        runtime: "crun",
+        reason: "process.scheduler came after 1.8.1",
+    },
+    Difference {
+        case: "schedule::io_priority_is_as_asked",
+        runtime: "runc",
+        reason: "process.ioPriority came with 1.2",
+    },
+    Difference {
+        case: "schedule::io_priority_is_as_asked",
+        runtime: "crun",
+        reason: "process.ioPriority came after 1.8.1",
+    },
+    Difference {
+        case: "schedule::personality_is_as_asked",
+        runtime: "runc",
+        reason: "linux.personality came with 1.2",
+    },
+    Difference {
+        case: "labels::the_session_keyring_is_the_containers_and_can_be_searched",
+        runtime: "crun",
+        reason: "crun names it by the container's id alone",
+    },
+    Difference {
+        case: "labels::an_empty_label_asks_for_none",
+        runtime: "crun",
+        reason: "crun 1.8 takes an empty label for a label",
+    },
 ];
