@@ -120,10 +120,12 @@ fn end(found: &Found) -> Result<(), Error> {
     };
     // One that has ended in the meantime is what we want.
     let _ = process::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
-    if found.status == Status::Paused
+    // Also what waits for `start` may be frozen; its status does not tell.
+    if matches!(found.status, Status::Paused | Status::Created)
         && let Some(cgroup) = &found.record.cgroup
     {
-        cgroup.thaw()?;
+        // A group that is gone holds nobody.
+        let _ = cgroup.thaw();
     }
     if process::wait_until_ended(process.as_fd(), DEATH)? {
         return Ok(());

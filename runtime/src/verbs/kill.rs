@@ -53,10 +53,11 @@ pub fn kill(global: &Global, arguments: &KillArguments) -> Result<i32, Error> {
     }
     // A frozen process does not even die.
     if signal == libc::SIGKILL
-        && found.status == Status::Paused
+        && matches!(found.status, Status::Paused | Status::Created)
         && let Some(cgroup) = &found.record.cgroup
     {
-        cgroup.thaw()?;
+        // A group that is gone holds nobody.
+        let _ = cgroup.thaw();
     }
     Ok(0)
 }

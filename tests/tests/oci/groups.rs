@@ -96,10 +96,12 @@ fn groups_that_are_not_the_containers_are_refused() {
         let words = [
             "exec", "--cgroup", "pids:a", "--cgroup", "pids:b", "c", "true",
         ];
-        holds(
-            lab.call(&words)?.complaint()?,
-            &["specified multiple times"],
-        )?;
+        let told = lab.call(&words)?;
+        let complaint = told.complaint()?;
+        // runc 1.1 takes the last one, and finds no such group.
+        if lab.runtime.name == "berth-oci" {
+            holds(complaint, &["specified multiple times"])?;
+        }
         lab.remove("c")
     });
 }
