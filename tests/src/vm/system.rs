@@ -21,7 +21,7 @@ const PACKAGES: &str = "base-files base-passwd bash coreutils dash debianutils d
     findutils grep gzip hostname libc-bin login passwd sed tar util-linux mount perl-base \
     init-system-helpers sysvinit-utils systemd systemd-sysv dbus udev kmod \
     runc crun libseccomp2 uidmap iproute2 nftables procps busybox-static strace attr libcap2-bin \
-    podman netavark catatonit skopeo umoci nginx-light docker-registry ca-certificates";
+    podman netavark catatonit skopeo umoci nginx-light docker-registry ca-certificates curl";
 
 /// Services that the packages would start. The suites start their own.
 const UNWANTED: &[&str] = &[
