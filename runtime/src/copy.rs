@@ -16,13 +16,29 @@ use crate::sys::call::{SyscallError, finish};
 /// Images are not deeper; a stack is not endless.
 const DEPTH_LIMIT: usize = 64;
 
-/// Copies what a folder holds, and the folder's own owner, mode and times.
+/// What becomes of the target's own owner, mode and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// They become those of the source.
+    Copied,
+    /// They stay.
+    Kept,
+}
+
+/// Copies what a folder holds, and the folder's own owner, mode and times if asked for.
 ///
 /// # Errors
 ///
 /// Those of reading and making files; `ENOSPC` where the tmpfs is too small.
-pub fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), SyscallError> {
+pub fn copy_folder(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    own_attributes: Own,
+) -> Result<(), SyscallError> {
     copy_entries(from, to, DEPTH_LIMIT)?;
+    if own_attributes == Own::Kept {
+        return Ok(());
+    }
     let found = finish(rustix::fs::fstat(from), || "fstat()".to_owned())?;
     own(to, c".", &found)
 }

@@ -43,13 +43,15 @@ fn become_user(init: &mut Init) -> Result<(), StageError> {
     }
     privilege::set_group(process.gid)?;
     privilege::set_user(process.uid)?;
-    let permitted = known_capabilities()?;
-    let (effective, permitted) = sets_until_the_filter(init, capabilities, &permitted);
-    privilege::set_capabilities(&effective, &permitted, &capabilities.inheritable)?;
+    let known = known_capabilities()?;
+    let (effective, permitted) = sets_until_the_filter(init, capabilities, &known);
+    let mut inheritable = capabilities.inheritable.clone();
+    inheritable.retain(|one| known.contains(one));
+    privilege::set_capabilities(&effective, &permitted, &inheritable)?;
     // The kernel lets only what is both permitted and inheritable be ambient.
     // runc's own default spec asks for more, so the rest is left away, as there.
     let mut ambient = capabilities.ambient.clone();
-    ambient.retain(|one| permitted.contains(one) && capabilities.inheritable.contains(one));
+    ambient.retain(|one| permitted.contains(one) && inheritable.contains(one));
     privilege::set_ambient(&ambient)?;
     // A directory of the user's own may have refused us before.
     enter_cwd::change(init)

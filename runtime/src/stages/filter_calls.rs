@@ -53,7 +53,8 @@ fn filter_calls(init: &mut Init) -> Result<(), StageError> {
         Some((
             keep(&wanted.effective),
             keep(&wanted.permitted),
-            wanted.inheritable.clone(),
+            // What `become-user` could not give stays away.
+            privilege::observe_inheritable()?,
         ))
     };
     if let Some(listener) = sys::seccomp::install(filter)? {

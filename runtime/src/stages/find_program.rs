@@ -8,6 +8,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use rustix::fs::{Access, AtFlags, CWD};
 
 use crate::init::Init;
@@ -45,8 +46,13 @@ fn find(process: &ProcessPlan) -> Result<PathBuf, StageError> {
         return check(Path::new(name))
             .map(|()| name.into())
             .map_err(|error| {
-                let reason = error.desc().to_lowercase();
-                StageError::Refused(format!("exec: {name:?}: stat {}: {reason}", name.display()))
+                // The words that podman, docker and containerd look for.
+                let reason = match error {
+                    Errno::EISDIR => "permission denied (it is a directory)".to_owned(),
+                    Errno::EACCES => "permission denied".to_owned(),
+                    other => format!("stat {}: {}", name.display(), other.desc().to_lowercase()),
+                };
+                StageError::Refused(format!("exec: {name:?}: {reason}"))
             });
     }
     let path = variable(process, b"PATH").unwrap_or(DEFAULT_PATH);
@@ -60,7 +66,7 @@ fn find(process: &ProcessPlan) -> Result<PathBuf, StageError> {
         let file = Path::new(OsStr::from_bytes(folder)).join(name);
         match check(&file) {
             Ok(()) => return Ok(file),
-            Err(error) => forbidden |= error == nix::errno::Errno::EACCES && file.is_file(),
+            Err(error) => forbidden |= error == Errno::EACCES && file.is_file(),
         }
     }
     // The words that podman and containerd look for.
@@ -71,11 +77,11 @@ fn find(process: &ProcessPlan) -> Result<PathBuf, StageError> {
 }
 
 /// Whether it is a file that this user may execute.
-fn check(file: &Path) -> Result<(), nix::errno::Errno> {
-    let raw = |error: rustix::io::Errno| nix::errno::Errno::from_raw(error.raw_os_error());
+fn check(file: &Path) -> Result<(), Errno> {
+    let raw = |error: rustix::io::Errno| Errno::from_raw(error.raw_os_error());
     let found = rustix::fs::stat(file).map_err(raw)?;
     if rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Directory {
-        return Err(nix::errno::Errno::EISDIR);
+        return Err(Errno::EISDIR);
     }
     rustix::fs::accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS).map_err(raw)
 }

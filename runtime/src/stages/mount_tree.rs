@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use crate::copy::Own;
 use crate::init::Init;
 use crate::plan::mounts::{MountKind, MountPlan};
 use crate::plan::options::OptionPlan;
@@ -87,18 +88,12 @@ fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), 
         change_attributes(&tree, &plan.options)?;
     }
     if plan.options.copies_up {
-        copy_up(root, plan.destination.as_path(), tree.as_fd())?;
+        copy_up(root, plan, tree.as_fd())?;
     }
     attach(root, plan.destination.as_path(), tree.as_fd())?;
-    set_propagation(tree.as_fd(), &plan.options)?;
-    if bound && !plan.options.filesystem.is_empty() {
-        let (key, _) = &plan.options.filesystem[0];
-        return Err(SyscallError::new(
-            format!("option {key:?} is none of a bind mount"),
-            nix::errno::Errno::EINVAL,
-        ));
-    }
-    Ok(())
+    // Options for a filesystem say nothing to a bind mount: mount(2) ignores its
+    // data argument there, and callers pass "mode=0755" along with "bind".
+    set_propagation(tree.as_fd(), &plan.options)
 }
 
 /// Attaches a mount at a place below the root, which is made where it is missing.
@@ -170,9 +165,19 @@ fn allow_over_proc(
 }
 
 /// Fills a tmpfs with what it is about to cover; a place that is missing has nothing.
-fn copy_up(root: BorrowedFd<'_>, place: &Path, tree: BorrowedFd<'_>) -> Result<(), SyscallError> {
-    let place = path::ensure_in_root(root, place, Missing::Directory)?;
-    crate::copy::copy_folder(place.as_fd(), tree)
+/// A mode among the options is the folder's, not that of what it covers.
+fn copy_up(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    tree: BorrowedFd<'_>,
+) -> Result<(), SyscallError> {
+    let place = path::ensure_in_root(root, plan.destination.as_path(), Missing::Directory)?;
+    let mut options = plan.options.filesystem.iter();
+    let own = match options.any(|(key, _)| key == "mode") {
+        true => Own::Kept,
+        false => Own::Copied,
+    };
+    crate::copy::copy_folder(place.as_fd(), tree, own)
 }
 
 /// A filesystem of its own, attached nowhere yet.

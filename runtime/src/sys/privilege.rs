@@ -151,6 +151,17 @@ pub fn observe_permitted() -> Result<CapsHashSet, SyscallError> {
     })
 }
 
+/// `capget(2)`'s inheritable set of this process.
+///
+/// # Errors
+///
+/// Those of `capget(2)`.
+pub fn observe_inheritable() -> Result<CapsHashSet, SyscallError> {
+    finish(caps::read(None, CapSet::Inheritable), || {
+        "capget()".to_owned()
+    })
+}
+
 /// `prctl(PR_CAP_AMBIENT)`: what programs without file capabilities keep over an exec.
 ///
 /// # Errors
