@@ -74,6 +74,8 @@ pub struct Image {
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of an index, which names a manifest for each platform.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// All images are of one day, so that the same plan is the same image.
+const CREATED: &str = "2026-01-01T00:00:00Z";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 impl Blob {
@@ -108,9 +110,11 @@ pub fn build(plan: &ImagePlan) -> Result<Image> {
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
-        "created": "2026-01-01T00:00:00Z",
+        "created": CREATED,
         "config": plan.config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        // Optional by the specification; buildah cannot build upon an image without.
+        "history": plan.layers.iter().map(|_| json!({"created": CREATED})).collect::<Vec<_>>(),
     });
     let config = Blob::new(CONFIG, serde_json::to_vec(&config)?);
     let manifest = json!({

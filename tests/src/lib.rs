@@ -20,6 +20,8 @@ pub mod http;
 pub mod image;
 /// A host with a registry that holds the examples' images, and `berth` on it.
 pub mod machine;
+/// A program's end and its words.
+pub mod outcome;
 /// How long to wait, on a machine that may be slow.
 pub mod patience;
 /// A real registry on loopback.

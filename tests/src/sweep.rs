@@ -132,7 +132,11 @@ fn observe(host: &Host) -> Result<BTreeSet<String>> {
 
 /// Processes in the host's namespaces or cgroups, with its mark in the
 /// environment or its directory on the command line.
-fn processes(host: &Host) -> Result<Vec<String>> {
+///
+/// # Errors
+///
+/// `/proc` cannot be read.
+pub fn processes(host: &Host) -> Result<Vec<String>> {
     let own_namespace = fs::read_link(format!("/proc/{}/ns/net", host.pid()))?;
     let own_mounts = fs::read_link(format!("/proc/{}/ns/mnt", host.pid()))?;
     let mark = format!("{MARK}={}", host.name());

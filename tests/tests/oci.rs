@@ -13,6 +13,8 @@
     reason = "a suite's own functions may panic as its tests may"
 )]
 
+use berth_tests::outcome;
+
 /// Runs a case over the runtimes.
 #[path = "oci/check.rs"]
 mod check;
@@ -22,9 +24,6 @@ mod differences;
 /// A machine with one runtime on it.
 #[path = "oci/lab.rs"]
 mod lab;
-/// A program's end and its words.
-#[path = "oci/outcome.rs"]
-mod outcome;
 
 /// Who holds a container by descriptors.
 #[path = "oci/agents.rs"]

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use berth_tests::patience::stretched;
+
+use crate::patience::stretched;
 
 /// Longer than any case may take, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
