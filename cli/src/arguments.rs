@@ -6,8 +6,8 @@ use berth_cri::engine::Engine;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completion, events, exec, images, info, inspect, kill, load, logs, ps, pull, rm, rmi,
-    run, stats, stop, top, version, wait, worker,
+    attach, completion, cri, events, exec, images, info, inspect, kill, load, logs, ps, pull, rm,
+    rmi, run, stats, stop, top, version, wait, worker,
 };
 use crate::error::{Context, Result};
 use crate::node;
@@ -74,6 +74,8 @@ pub enum Command {
     Info,
     /// Print the version
     Version,
+    /// Serve a kubelet: the CRI, on a socket
+    Cri(cri::CriArguments),
     /// Print a script that completes commands in a shell
     Completion(completion::CompletionArguments),
     /// What `run -d` starts
@@ -118,6 +120,7 @@ impl Program {
         match self.command {
             Command::Run(arguments) => run::run(&settings, &arguments),
             Command::Worker => worker::run(&settings),
+            Command::Cri(arguments) => cri::run(&settings, &arguments),
             Command::Completion(arguments) => completion::run(&arguments),
             Command::Version => version::run(settings.format),
             command => node::block_on(async {
@@ -150,7 +153,11 @@ impl Command {
             Command::Prune(arguments) => rmi::prune(engine.images(), engine, &arguments).await,
             Command::Load(arguments) => load::run(engine.images(), &arguments).await,
             Command::Info => info::run(settings, engine).await,
-            Command::Run(_) | Command::Worker | Command::Completion(_) | Command::Version => {
+            Command::Run(_)
+            | Command::Worker
+            | Command::Cri(_)
+            | Command::Completion(_)
+            | Command::Version => {
                 unreachable!("these need no engine, and Program::run has run them")
             }
         }

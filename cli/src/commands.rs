@@ -4,6 +4,8 @@
 pub mod attach;
 /// `berth completion`.
 pub mod completion;
+/// `berth cri`.
+pub mod cri;
 /// `berth events`.
 pub mod events;
 /// `berth exec`.

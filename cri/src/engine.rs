@@ -53,6 +53,8 @@ pub(crate) mod mount_table;
 pub(crate) mod oci_call;
 /// Where a pod's and a container's files are.
 pub mod paths;
+/// Limits of a whole pod, changed while it runs.
+pub mod pod_limits;
 /// The processes of a container.
 pub mod processes;
 /// What the engine remembers: one JSON file a sandbox, one a container.

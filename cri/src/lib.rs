@@ -12,5 +12,7 @@ pub mod v1 {
 pub mod engine;
 /// Images: pulled, unpacked, mounted.
 pub mod images;
+/// The CRI v1 server: the engine, behind gRPC on a Unix socket.
+pub mod server;
 /// What a pod worker asks of a node: the CRI's calls, whoever answers them.
 pub mod service;

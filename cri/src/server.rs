@@ -1,0 +1,89 @@
+//! The CRI v1 server: the engine, behind gRPC on a Unix socket.
+//!
+//! ```text
+//!  kubelet ──gRPC──▶ socket ─▶ runtime_calls, image_calls ─▶ Engine
+//!          ──HTTP──▶ streaming (exec, attach, port-forward) ─▶ Engine
+//! ```
+//!
+//! The server keeps nothing of its own that a restart could lose: records, the
+//! pods' monitors and their exit files hold the truth (see [`crate::engine`]),
+//! so `kill -9` of the server costs a client one connection and a pod nothing.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server as Transport;
+
+use crate::engine::Engine;
+use crate::engine::error::{Error, ErrorKind};
+use crate::v1::image_service_server::ImageServiceServer;
+use crate::v1::runtime_service_server::RuntimeServiceServer;
+
+/// What pods do, as a stream of the CRI's events.
+mod container_events;
+/// What each configured OCI runtime can do.
+mod handlers;
+/// The image service's calls.
+mod image_calls;
+/// Long lists, a piece at a time.
+mod pages;
+/// The runtime service's calls.
+mod runtime_calls;
+/// The socket: made, taken over from systemd, and left in order.
+pub mod socket;
+/// Who we are and whether pods can be run.
+mod status;
+
+/// The kubelet's own limit of a message, in bytes.
+const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
+
+/// What the server is told at its start.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where a kubelet finds it.
+    pub socket: PathBuf,
+}
+
+/// One server; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CriServer {
+    engine: Arc<Engine>,
+    handlers: Arc<handlers::Handlers>,
+}
+
+impl CriServer {
+    /// A server of an engine that is open.
+    pub async fn new(engine: Arc<Engine>) -> CriServer {
+        let handlers = Arc::new(handlers::Handlers::observe(engine.config()).await);
+        CriServer { engine, handlers }
+    }
+
+    /// Answers calls until `stop` is done; calls that have begun are finished.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when another server answers on the socket, `Storage` when the
+    /// socket cannot be made.
+    pub async fn serve(
+        self,
+        config: &ServerConfig,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let listener = socket::listen(&config.socket).await?;
+        let runtime = RuntimeServiceServer::new(self.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+            .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
+        let images = ImageServiceServer::new(self)
+            .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+            .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
+        let outcome = Transport::builder()
+            .add_service(runtime)
+            .add_service(images)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener.socket), stop)
+            .await;
+        socket::leave(listener.made);
+        outcome.map_err(|error| Error::caused(ErrorKind::Storage, "serve the CRI", error))
+    }
+}

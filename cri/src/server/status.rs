@@ -1,0 +1,110 @@
+//! Who we are and whether pods can be run.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use super::CriServer;
+use crate::v1;
+
+/// The version of the messages; a kubelet accepts this one only.
+const API_VERSION: &str = "v1";
+/// What a kubelet's own version field must be.
+const KUBELET_API_VERSION: &str = "0.1.0";
+
+/// Names and versions. A kubelet refuses a runtime that leaves one out.
+pub(super) fn version() -> v1::VersionResponse {
+    v1::VersionResponse {
+        version: KUBELET_API_VERSION.to_owned(),
+        runtime_name: "berth".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: API_VERSION.to_owned(),
+    }
+}
+
+/// The two conditions that a kubelet waits for, and what pods may ask for.
+pub(super) fn status(server: &CriServer, verbose: bool) -> v1::StatusResponse {
+    let conditions = vec![
+        condition("RuntimeReady", "RuntimeNotReady", runtime_trouble(server)),
+        condition("NetworkReady", "NetworkNotReady", None),
+    ];
+    v1::StatusResponse {
+        status: Some(v1::RuntimeStatus { conditions }),
+        info: match verbose {
+            true => info(server),
+            false => HashMap::new(),
+        },
+        runtime_handlers: server.handlers.list(),
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+            mount_options: false,
+        }),
+    }
+}
+
+/// Groups are made and limited by their paths, by us and by the kubelet alike.
+pub(super) fn runtime_config() -> v1::RuntimeConfigResponse {
+    v1::RuntimeConfigResponse {
+        linux: Some(v1::LinuxRuntimeConfiguration {
+            cgroup_driver: v1::CgroupDriver::Cgroupfs as i32,
+        }),
+    }
+}
+
+fn condition(kind: &str, reason: &str, trouble: Option<String>) -> v1::RuntimeCondition {
+    v1::RuntimeCondition {
+        r#type: kind.to_owned(),
+        status: trouble.is_none(),
+        reason: trouble
+            .as_ref()
+            .map(|_| reason.to_owned())
+            .unwrap_or_default(),
+        message: trouble.unwrap_or_default(),
+    }
+}
+
+/// What would keep every pod from being made.
+fn runtime_trouble(server: &CriServer) -> Option<String> {
+    let config = server.engine.config();
+    let program = &config.oci_runtime;
+    match std::fs::metadata(program) {
+        Err(error) => return Some(format!("{}: {error}", program.display())),
+        Ok(file) if file.permissions().mode() & 0o111 == 0 => {
+            return Some(format!("{}: cannot be executed", program.display()));
+        }
+        Ok(_) => {}
+    }
+    for folder in [&config.run_dir, &config.data_dir] {
+        if let Err(errno) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
+            return Some(format!("{}: {errno}", folder.display()));
+        }
+    }
+    None
+}
+
+/// What an operator asks for with `crictl info`.
+fn info(server: &CriServer) -> HashMap<String, String> {
+    let config = server.engine.config();
+    let subnets: Vec<String> = config
+        .network
+        .subnets
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let runtimes: HashMap<_, _> = config
+        .runtimes
+        .iter()
+        .map(|(name, program)| (name.clone(), program.display().to_string()))
+        .collect();
+    let shown = json!({
+        "runDir": config.run_dir,
+        "dataDir": config.data_dir,
+        "ociRuntime": config.oci_runtime,
+        "runtimes": runtimes,
+        "cgroupParent": config.cgroup_parent,
+        "podSubnets": subnets,
+    });
+    HashMap::from([("config".to_owned(), shown.to_string())])
+}
