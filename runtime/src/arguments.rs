@@ -34,7 +34,7 @@ pub struct Global {
         value_name = "DIR"
     )]
     pub root: PathBuf,
-    /// Errors are also written to this file
+    /// Errors are also written to this file, or to `journald:NAME` or `syslog:NAME`
     #[arg(long, global = true, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// How that file is written
@@ -43,6 +43,12 @@ pub struct Global {
     /// Accepted for callers of runc; errors always tell stage, call and cause
     #[arg(long, global = true)]
     pub debug: bool,
+    /// Accepted for callers of crun; only errors are written
+    #[arg(long, global = true, hide = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Accepted for callers of runc; there is no checkpoint that would use it
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub criu: Option<PathBuf>,
     /// Let systemd make the cgroups
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
@@ -134,6 +140,18 @@ pub enum Verb {
     Features,
     /// Print the stages by which a container is made
     Stages(StagesArguments),
+    /// Print what `create` would do, and do nothing
+    Plan(PlanArguments),
+    /// Run a container, with a question before each stage
+    Step(StepArguments),
+    /// Print what two configurations differ in, and what that means
+    Diff(DiffArguments),
+    /// Save a container to disk (not there yet: always an error)
+    #[command(hide = true)]
+    Checkpoint(RefusedArguments),
+    /// Make a container from what was saved (not there yet: always an error)
+    #[command(hide = true)]
+    Restore(RefusedArguments),
     /// Keep the containers of one pod (called by berth)
     #[command(hide = true)]
     Monitor(MonitorArguments),
@@ -147,7 +165,7 @@ pub struct Named {
 }
 
 /// How a container is made.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct CreateArguments {
     /// The folder that holds config.json
     #[arg(short, long, default_value = ".", value_name = "DIR")]
@@ -170,6 +188,9 @@ pub struct CreateArguments {
     /// Keep the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// Accepted for callers of runc and crun; orphans never become ours
+    #[arg(long)]
+    pub no_subreaper: bool,
     /// How many descriptors from 3 on the program keeps
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub preserve_fds: u32,
@@ -181,7 +202,7 @@ pub struct CreateArguments {
 }
 
 /// How a container is run.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RunArguments {
     /// How it is made
     #[command(flatten)]
@@ -192,9 +213,6 @@ pub struct RunArguments {
     /// Leave the container when its program has ended
     #[arg(long)]
     pub keep: bool,
-    /// Accepted for callers of runc; orphans never become ours
-    #[arg(long)]
-    pub no_subreaper: bool,
 }
 
 /// A signal.
@@ -407,12 +425,90 @@ pub struct StagesArguments {
     pub exec: bool,
 }
 
+/// What is planned.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The folder that holds config.json
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub bundle: PathBuf,
+    /// Another configuration than the bundle's config.json
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// For people, or the stable shape of docs/oci.md
+    #[arg(short, long, value_enum, default_value_t = PlanFormat::Text)]
+    pub format: PlanFormat,
+    /// The container; its name is in the path of its cgroups [default: the bundle's name]
+    pub id: Option<String>,
+}
+
+/// What is walked through.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Before each stage it waits for a line: nothing goes on, `l` looks at init, `s` opens a shell in it, `q`, the end of the input and Ctrl-C give up and take everything back."
+)]
+pub struct StepArguments {
+    /// The folder that holds config.json
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub bundle: PathBuf,
+    /// Another configuration than the bundle's config.json
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The container
+    pub id: String,
+}
+
+/// How a plan or a difference is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Two configurations.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit status is 0 if they mean the same, 1 if they differ, 2 in trouble."
+)]
+pub struct DiffArguments {
+    /// One configuration, or the bundle that holds it
+    #[arg(value_name = "CONFIG-A")]
+    pub a: PathBuf,
+    /// The other
+    #[arg(value_name = "CONFIG-B")]
+    pub b: PathBuf,
+    /// For people, or the stable shape of docs/oci.md
+    #[arg(short, long, value_enum, default_value_t = PlanFormat::Text)]
+    pub format: PlanFormat,
+}
+
+/// What a command that is not there is given.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct RefusedArguments {
+    /// Anything
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
 /// One pod.
 #[derive(Debug, Args)]
 pub struct MonitorArguments {
     /// The folder that holds monitor.json
     pub pod_dir: PathBuf,
 }
+
+/// Options before a verb whose value is the next word.
+pub const GLOBAL_WITH_VALUE: &[&str] = &[
+    "--root",
+    "--log",
+    "--log-format",
+    "--log-level",
+    "--criu",
+    "--cgroup-manager",
+    "--rootless",
+];
 
 impl Arguments {
     /// Reads the command line.
@@ -422,26 +518,79 @@ impl Arguments {
     /// and only the one that is there is described; everything else, mistakes
     /// and `--help` included, goes the long way.
     pub fn read() -> Arguments {
-        let words: Vec<OsString> = std::env::args_os().collect();
+        let words = with_two_dashes(std::env::args_os().collect());
         find_verb(&words)
             .and_then(|name| read_one(name, &words))
-            .unwrap_or_else(Arguments::parse)
+            .unwrap_or_else(|| Arguments::parse_from(words))
     }
+}
+
+/// Go's programs take `-name` for `--name`, and callers of runc write it: go-runc
+/// restores with `-no-subreaper`. Only whole names of options are changed, and
+/// nothing that stands behind the id of `exec` and `ps`: that is a program's.
+fn with_two_dashes(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_one = |word: &OsString| {
+        let bytes = word.as_encoded_bytes();
+        bytes.len() > 2 && bytes[0] == b'-' && bytes[1] != b'-'
+    };
+    // Almost nobody does, and then nothing is asked.
+    if !words.iter().skip(1).any(is_one) {
+        return words;
+    }
+    let program = <Arguments as clap::CommandFactory>::command();
+    let mut options = options_of(&program);
+    let mut verb: Option<String> = None;
+    let mut at = 1;
+    while let Some(word) = words.get(at).and_then(|word| word.to_str()) {
+        let word = word.to_owned();
+        if word == "--" {
+            break;
+        }
+        if let Some(rest) = word.strip_prefix('-') {
+            let name = rest.trim_start_matches('-').split('=').next().unwrap_or("");
+            let known = options.iter().find(|(known, _)| known == name);
+            if let Some((_, takes_value)) = known {
+                let value_is_next = *takes_value && !word.contains('=');
+                if is_one(&words[at]) {
+                    words[at] = OsString::from(format!("-{word}"));
+                }
+                at += usize::from(value_is_next);
+            }
+        } else if let Some(verb) = &verb {
+            if matches!(&**verb, "exec" | "ps") {
+                break;
+            }
+        } else {
+            let found = program.find_subcommand(&word);
+            options.extend(found.map(options_of).unwrap_or_default());
+            verb = Some(word);
+        }
+        at += 1;
+    }
+    words
+}
+
+/// Names of options, one-letter ones included, and whether a value follows.
+fn options_of(command: &Command) -> Vec<(String, bool)> {
+    let arguments = command.get_arguments();
+    arguments
+        .flat_map(|argument| {
+            let takes_value = argument.get_action().takes_values();
+            let letter = argument.get_short().map(String::from);
+            let name = argument.get_long().map(str::to_owned);
+            name.into_iter()
+                .chain(letter)
+                .map(move |name| (name, takes_value))
+        })
+        .collect()
 }
 
 /// The first word that is neither an option nor an option's value.
 fn find_verb(words: &[OsString]) -> Option<&str> {
-    const WITH_VALUE: &[&str] = &[
-        "--root",
-        "--log",
-        "--log-format",
-        "--cgroup-manager",
-        "--rootless",
-    ];
     let mut words = words.iter().skip(1);
     loop {
         let word = words.next()?.to_str()?;
-        if WITH_VALUE.contains(&word) {
+        if GLOBAL_WITH_VALUE.contains(&word) {
             words.next()?;
         } else if !word.starts_with('-') {
             return Some(word);
@@ -497,11 +646,44 @@ fn read_one(name: &str, words: &[OsString]) -> Option<Arguments> {
 mod tests {
     use std::ffi::OsString;
 
-    use super::{Arguments, find_verb, read_one};
+    use super::{Arguments, find_verb, read_one, with_two_dashes};
     use clap::Parser;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn one_dash_is_as_good_as_two() {
+        for (line, wanted) in [
+            (
+                "berth-oci -root /r kill -all c 9",
+                "berth-oci --root /r kill --all c 9",
+            ),
+            (
+                "berth-oci create -pid-file /p -b /b c",
+                "berth-oci create --pid-file /p -b /b c",
+            ),
+            (
+                "berth-oci run -no-subreaper -bundle=/b c",
+                "berth-oci run --no-subreaper --bundle=/b c",
+            ),
+            (
+                "berth-oci exec -detach -env A=1 c ls -all -env",
+                "berth-oci exec --detach --env A=1 c ls -all -env",
+            ),
+            (
+                "berth-oci exec -eA=-b c true",
+                "berth-oci exec -eA=-b c true",
+            ),
+            (
+                "berth-oci ps -format json c -ef",
+                "berth-oci ps --format json c -ef",
+            ),
+            ("berth-oci delete -f c", "berth-oci delete -f c"),
+        ] {
+            assert_eq!(with_two_dashes(words(line)), words(wanted), "{line}");
+        }
     }
 
     #[test]

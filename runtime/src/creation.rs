@@ -1,17 +1,21 @@
 //! The runtime's side of a container's making: it runs its stages, and takes
 //! everything back when one of them, or one of init's, fails.
 
+/// Pauses in front of stages.
+pub mod stops;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
+use stops::{Stop, Walked};
 
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::plan::CgroupPlan;
 use crate::init::{Init, Message};
 use crate::links::{MovedLink, Passage};
 use crate::plan::CreatePlan;
-use crate::stage::{Run, Stage, StageError, StageFailure, announce};
+use crate::stage::{Run, Stage, StageError, StageFailure, announce, pass_over};
 use crate::state::{Folder, Record, StateStore};
 use crate::sys::process::{self, HostPid};
 use crate::sys::seccomp::BpfProgram;
@@ -41,8 +45,8 @@ pub struct Wishes {
     pub no_pivot: bool,
     /// The caller's session keyring stays.
     pub no_new_keyring: bool,
-    /// Stop in front of this stage.
-    pub stop_before: Option<String>,
+    /// Where to pause.
+    pub stop: Stop,
     /// How the program is let go.
     pub gate: Gate,
     /// The caller has named a group inside the container's; another will not do.
@@ -88,6 +92,8 @@ pub struct Creation {
     pub table: &'static [Stage],
     /// What is to be taken back on failure.
     pub undo: Vec<Undo>,
+    /// How far init has come, where its maker walks with it.
+    pub walked: Walked,
 }
 
 /// Something that was done to the host, by name.
@@ -121,18 +127,24 @@ impl Creation {
     }
 
     fn run_stages(&mut self) -> Result<(), StageFailure> {
-        for stage in self.table {
-            let stops = self.wishes.stop_before.as_deref() == Some(stage.name);
+        for (index, stage) in self.table.iter().enumerate() {
+            let stops = self.wishes.stop.is_before(stage.name);
             let run = match stage.run {
                 Run::Runtime(run) => run,
                 Run::RuntimeIf(asked, run) if stops || asked(self) => run,
+                Run::RuntimeIf(..) => {
+                    pass_over(stage);
+                    continue;
+                }
                 _ => continue,
             };
+            let failed = |error| StageFailure::new(stage.name, &error);
+            self.keep_company(index)?;
             announce(stage);
             if stops {
-                stop_before(stage.name, self.init.as_ref().map(|(pid, _)| *pid));
+                self.pause(stage.name).map_err(failed)?;
             }
-            run(self).map_err(|error| StageFailure::new(stage.name, &error))?;
+            run(self).map_err(failed)?;
         }
         Ok(())
     }
@@ -243,35 +255,38 @@ impl Creation {
     }
 
     fn await_told(&mut self, wanted: Message) -> Result<Vec<u8>, StageError> {
+        self.let_in()?;
         loop {
             let channel = self.channel.as_ref().expect("clone-init made the channel");
             let received = channel::receive(channel.as_fd())?;
             match Message::read(&received) {
                 Some((message, told)) if message == wanted => return Ok(told.to_vec()),
-                Some((Message::Failed, told)) => {
-                    let told = serde_json::from_slice::<StageFailure>(told);
-                    return Err(told.map_or_else(
-                        |_| StageError::Refused("init failed and could not say why".to_owned()),
-                        StageError::Init,
-                    ));
-                }
                 Some((Message::Stopped, name)) => {
                     let name = String::from_utf8_lossy(name).into_owned();
-                    stop_before(&name, self.init.as_ref().map(|(pid, _)| *pid));
-                    self.tell(Message::GoOn)?;
+                    self.pause_for_init(&name)?;
                 }
                 // The one that goes on may be at its gate before the one that
                 // made it could say so: nothing orders the two.
                 Some((Message::Ready, _)) if wanted == Message::Moved => {
                     self.early = Some(Message::Ready);
                 }
-                Some((message, _)) => {
-                    return Err(StageError::Refused(format!(
-                        "init said {message:?} out of turn"
-                    )));
-                }
-                None => return Err(self.how_init_ended()),
+                _ => return Err(self.understand(&received)),
             }
+        }
+    }
+
+    /// What init's words mean when nothing of the kind was awaited.
+    pub fn understand(&mut self, received: &[u8]) -> StageError {
+        match Message::read(received) {
+            Some((Message::Failed, told)) => {
+                let told = serde_json::from_slice::<StageFailure>(told);
+                told.map_or_else(
+                    |_| StageError::Refused("init failed and could not say why".to_owned()),
+                    StageError::Init,
+                )
+            }
+            Some((message, _)) => StageError::Refused(format!("init said {message:?} out of turn")),
+            None => self.how_init_ended(),
         }
     }
 
@@ -296,9 +311,7 @@ impl Creation {
         };
         let how = match process::wait_for(pid) {
             Ok(process::Ended::Exited(status)) => format!("with status {status}"),
-            Ok(process::Ended::Signaled(libc::SIGKILL)) => {
-                "by SIGKILL; was the memory limit too low, or was it killed?".to_owned()
-            }
+            Ok(process::Ended::Signaled(libc::SIGKILL)) => self.who_killed_init(),
             Ok(process::Ended::Signaled(signal)) => format!("by signal {signal}"),
             Err(error) => error.to_string(),
         };
@@ -306,14 +319,22 @@ impl Creation {
     }
 }
 
-/// Leaves a half-built container to be looked at, the way a shell stops a job.
-fn stop_before(stage: &str, init: Option<HostPid>) {
-    eprintln!("stopped before {stage}; `fg` or SIGCONT goes on, Ctrl-C after that gives up");
-    if let Some(pid) = init {
-        eprintln!(
-            "init is process {0}: look at /proc/{0}, or nsenter --target {0} --all",
-            pid.0
-        );
+impl Creation {
+    /// The kernel's count of its own kills tells a limit that is too small from
+    /// somebody's signal.
+    fn who_killed_init(&self) -> String {
+        let kills = self.cgroup.as_ref().map(CgroupPlan::oom_kills);
+        let limit = self
+            .plan
+            .resources
+            .as_ref()
+            .and_then(|all| all.memory().as_ref());
+        match (kills, limit.and_then(|memory| memory.limit())) {
+            (Some(Ok(1..)), Some(limit)) => format!(
+                "by SIGKILL: {limit} bytes of memory do not suffice to make the container; raise linux.resources.memory.limit"
+            ),
+            _ => "by SIGKILL: somebody sent it, or the machine ran out of memory (dmesg tells)"
+                .to_owned(),
+        }
     }
-    process::stop_here();
 }

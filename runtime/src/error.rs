@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use nix::errno::Errno;
+
+use crate::advice;
 use crate::causes::chain;
 use crate::cgroup::error::CgroupError;
 use crate::hooks::HookError;
 use crate::ids::InvalidId;
 use crate::plan::SpecError;
-use crate::stage::StageFailure;
+use crate::stage::{StageFailure, behind};
 use crate::state::StateError;
 use crate::sys::call::SyscallError;
 
@@ -49,7 +52,13 @@ impl Error {
 
     /// A failure to read or write a file of the caller's.
     pub fn of_file(path: &std::path::Path, error: &std::io::Error) -> Error {
-        Error::new(ErrorKind::BadInput, format!("{}: {error}", path.display()))
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let advice = behind(&advice::find("", &name, errno));
+        Error::new(
+            ErrorKind::BadInput,
+            format!("{}: {error}{advice}", path.display()),
+        )
     }
 }
 
@@ -92,7 +101,8 @@ impl From<StageFailure> for Error {
 
 impl From<SyscallError> for Error {
     fn from(error: SyscallError) -> Error {
-        Error::new(ErrorKind::Failed, chain(&error))
+        let advice = behind(&advice::find("", error.call(), error.errno()));
+        Error::new(ErrorKind::Failed, format!("{}{advice}", chain(&error)))
     }
 }
 

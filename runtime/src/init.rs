@@ -14,7 +14,7 @@ use nix::sched::CloneFlags;
 use crate::cgroup::plan::CgroupPlan;
 use crate::creation::{Creation, Gate, Wishes};
 use crate::plan::CreatePlan;
-use crate::stage::{Run, Stage, StageError, StageFailure, announce};
+use crate::stage::{Run, Stage, StageError, StageFailure, announce, pass_over};
 use crate::sys::procfs::Procfs;
 use crate::sys::seccomp::BpfProgram;
 use crate::sys::{channel, process};
@@ -158,10 +158,14 @@ impl Init {
     pub fn run(mut self) -> ! {
         let table = self.table;
         for stage in table {
-            let stops = self.wishes.stop_before.as_deref() == Some(stage.name);
+            let stops = self.wishes.stop.is_before(stage.name);
             let run = match stage.run {
                 Run::Init(run) => run,
                 Run::InitIf(asked, run) if stops || asked(&self) => run,
+                Run::InitIf(..) => {
+                    pass_over(stage);
+                    continue;
+                }
                 _ => continue,
             };
             // Nothing more is announced once the filter may forbid it.

@@ -3,6 +3,8 @@
 //! The program `berth-oci` is a thin shell around this library. The engine in
 //! `berth-cri` uses [`monitor::protocol`] to talk to a pod's monitor.
 
+/// What to do about a failure.
+pub mod advice;
 /// The command line.
 pub mod arguments;
 /// An error with its causes as text.
@@ -17,6 +19,8 @@ pub mod copy;
 pub mod creation;
 /// The bus on which systemd is asked.
 pub mod dbus;
+/// What differs between two configurations, by meaning.
+pub mod difference;
 /// What berth-oci answers when it cannot.
 pub mod error;
 /// Programs of the caller at moments of a container's life.
@@ -37,6 +41,8 @@ pub mod monitor;
 pub mod mountinfo;
 /// A service manager that waits for the program.
 pub mod notify;
+/// A plan as it is shown.
+pub mod outline;
 /// What is to be done, decided before anything is.
 pub mod plan;
 /// A runtime in the foreground: signals, terminal, end.
@@ -61,5 +67,7 @@ pub mod state;
 pub mod sys;
 /// The commands.
 pub mod verbs;
+/// A walk through the stages, with a question before each.
+pub mod walk;
 /// Files that are whole or absent.
 pub mod whole_file;

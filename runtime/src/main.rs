@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use berth_runtime::arguments::Arguments;
+use berth_runtime::arguments::{Arguments, GLOBAL_WITH_VALUE};
 use berth_runtime::monitor::pod_init;
 use berth_runtime::{report, sealing, verbs};
 
@@ -36,21 +36,14 @@ fn main() -> ExitCode {
 
 /// Whether `--version` stands before any verb.
 fn asks_for_version(words: impl Iterator<Item = String>) -> bool {
-    const WITH_VALUE: [&str; 5] = [
-        "--root",
-        "--log",
-        "--log-format",
-        "--cgroup-manager",
-        "--rootless",
-    ];
     let mut is_value = false;
     for word in words {
         if is_value {
             is_value = false;
-        } else if word == "--version" || word == "-v" {
+        } else if ["--version", "-version", "-v", "-V"].contains(&&*word) {
             return true;
         } else if word.starts_with('-') {
-            is_value = WITH_VALUE.contains(&&*word);
+            is_value = GLOBAL_WITH_VALUE.contains(&&*word);
         } else {
             return false;
         }

@@ -125,7 +125,9 @@ fn relay(
 fn forward_signals(child: BorrowedFd<'_>, master: Option<&OwnedFd>, signals: &SignalFd) {
     while let Ok(Some(signal)) = signals.read_signal() {
         match (signal.ssi_signo as i32, master) {
-            (libc::SIGCHLD, _) => {}
+            // SIGPIPE is ours: whoever read our words has gone. Narrating that it is
+            // passed on would bring the next one, for ever.
+            (libc::SIGCHLD | libc::SIGPIPE, _) => {}
             (libc::SIGWINCH, Some(master)) => copy_size(master.as_fd()),
             // One that has just ended has no use for it.
             (number, _) => drop(process::pidfd_send_signal(child, number)),

@@ -12,11 +12,14 @@
 
 use std::ffi::CString;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::causes::chain;
+use crate::cgroup::error::CgroupError;
 use crate::creation::Creation;
 use crate::init::Init;
+use crate::state::StateError;
 use crate::sys;
 
 /// The longest name: the kernel keeps 15 bytes and `b:` takes two.
@@ -95,19 +98,92 @@ pub enum StageError {
     /// Something is not as it must be.
     #[error("{0}")]
     Refused(String),
+    /// The kernel refused, told in words of our own.
+    #[error("{text}")]
+    Worded {
+        /// All of it, with the field of the configuration.
+        text: String,
+        /// What was called.
+        call: sys::call::SyscallError,
+        /// What a look at the cause says, where somebody had one.
+        advice: Option<String>,
+    },
     /// Init failed; it has told where.
     #[error(transparent)]
     Init(#[from] StageFailure),
 }
 
+impl StageError {
+    /// A refusal of the kernel in words that end with the kernel's own.
+    pub fn worded(words: impl std::fmt::Display, call: sys::call::SyscallError) -> StageError {
+        StageError::Worded {
+            text: format!("{words}: {call}"),
+            call,
+            advice: None,
+        }
+    }
+
+    /// The call behind the failure, and what it returned.
+    fn cause(&self) -> Option<(String, Errno)> {
+        use std::error::Error;
+        let of_call = |call: &sys::call::SyscallError| (call.call().to_owned(), call.errno());
+        if let StageError::Worded { call, .. } = self {
+            return Some(of_call(call));
+        }
+        if let StageError::State(StateError::File { what, source, .. }) = self {
+            let errno = Errno::from_raw(source.raw_os_error()?);
+            return Some(((*what).to_owned(), errno));
+        }
+        if let StageError::File { path, source } = self {
+            return Some((path.clone(), Errno::from_raw(source.raw_os_error()?)));
+        }
+        // Transparent errors are their source; the others have one.
+        let mut error: &(dyn Error + 'static) = match self {
+            StageError::Call(error) => error,
+            StageError::Cgroup(error) => error,
+            StageError::Seccomp(error) => error,
+            StageError::State(error) => error,
+            _ => return None,
+        };
+        loop {
+            if let Some(call) = error.downcast_ref() {
+                return Some(of_call(call));
+            }
+            if let Some(CgroupError::Call(call)) = error.downcast_ref() {
+                return Some(of_call(call));
+            }
+            if let Some(StateError::Call(call)) = error.downcast_ref() {
+                return Some(of_call(call));
+            }
+            error = error.source()?;
+        }
+    }
+
+    /// What can be done about it.
+    fn advice(&self, stage: &str) -> Option<String> {
+        if let StageError::Worded {
+            advice: Some(advice),
+            ..
+        } = self
+        {
+            return Some(advice.clone());
+        }
+        let (call, errno) = self.cause()?;
+        crate::advice::find(stage, &call, errno).map(str::to_owned)
+    }
+}
+
 /// A stage that failed, as it is told to people and between the two processes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[error("{}{reason}", in_stage(.stage))]
+#[error("{}{reason}{}", in_stage(.stage), behind(.advice))]
 pub struct StageFailure {
     /// The stage; empty where it says nothing to a reader.
     pub stage: String,
     /// What went wrong, all of it.
     pub reason: String,
+    /// What to do about it, where that is known.
+    #[serde(default)]
+    pub advice: Option<String>,
 }
 
 impl StageFailure {
@@ -119,6 +195,7 @@ impl StageFailure {
         StageFailure {
             stage: stage.to_owned(),
             reason: chain(error),
+            advice: error.advice(stage),
         }
     }
 }
@@ -128,6 +205,22 @@ fn in_stage(stage: &str) -> String {
         String::new()
     } else {
         format!("stage {stage}: ")
+    }
+}
+
+/// Advice behind an error.
+pub fn behind(advice: &Option<impl std::fmt::Display>) -> String {
+    match advice {
+        Some(advice) => format!("; {advice}"),
+        None => String::new(),
+    }
+}
+
+/// Tells, when asked to, that a stage has nothing to do.
+pub fn pass_over(stage: &Stage) {
+    if sys::call::narrating() {
+        let (name, actor) = (stage.name, stage.run.actor());
+        sys::call::tell(format_args!("{name} ({actor}): nothing asks for it"));
     }
 }
 

@@ -140,6 +140,12 @@ pub fn is_known(name: &str) -> bool {
     CREATE.iter().chain(EXEC).any(|stage| stage.name == name)
 }
 
+/// Whether init makes this stage only after `start`.
+pub fn is_behind_gate(name: &str) -> bool {
+    let place = |name: &str| CREATE.iter().position(|stage| stage.name == name);
+    place(name) > place(await_start::STAGE.name)
+}
+
 /// Names are short enough for the kernel, unique, and `after` is kept by the order.
 pub fn check(table: &[Stage]) -> Result<(), String> {
     for (index, stage) in table.iter().enumerate() {

@@ -10,6 +10,8 @@ pub mod bpf;
 pub mod call;
 /// Sockets between the runtime and init, and descriptors sent over them.
 pub mod channel;
+/// Ctrl-C that only interrupts.
+pub mod interrupt;
 /// Mounts without paths: fsopen(2), open_tree(2), move_mount(2).
 pub mod mount;
 /// Links and addresses: rtnetlink(7).

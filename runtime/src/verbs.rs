@@ -2,17 +2,20 @@
 
 pub mod create;
 pub mod delete;
+pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod features;
 pub mod kill;
 pub mod list;
 pub mod pause;
+pub mod plan;
 pub mod ps;
 pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod step;
 pub mod update;
 
 use std::process::ExitCode;
@@ -28,6 +31,8 @@ use crate::{arguments::Global, monitor, stages, sys};
 pub fn failure_code(verb: &Verb) -> ExitCode {
     match verb {
         Verb::Exec(_) => ExitCode::from(255),
+        // 1 says that the two differ.
+        Verb::Diff(_) => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     }
 }
@@ -62,6 +67,11 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
         Verb::Events(arguments) => events::events(global, arguments),
         Verb::Spec(arguments) => spec::spec(arguments),
         Verb::Features => features::features(),
+        Verb::Step(arguments) => step::step(global, arguments),
+        Verb::Plan(arguments) => plan::plan(global, arguments),
+        Verb::Diff(arguments) => diff::diff(arguments),
+        Verb::Checkpoint(_) => Err(not_there("checkpoint")),
+        Verb::Restore(_) => Err(not_there("restore")),
         Verb::Stages(arguments) => {
             let table = if arguments.exec {
                 stages::EXEC
@@ -76,6 +86,14 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
             Err(error) => Err(Error::new(ErrorKind::Failed, crate::causes::chain(&error))),
         },
     }
+}
+
+/// What callers of runc may ask for and `features` says is not there.
+fn not_there(verb: &str) -> Error {
+    let text = format!(
+        "{verb}: not supported: this runtime cannot save a container to disk yet (`berth-oci features` says so too); nothing was done"
+    );
+    Error::new(ErrorKind::BadInput, text)
 }
 
 /// A container that exists.

@@ -28,6 +28,9 @@ mod lab;
 /// Who holds a container by descriptors.
 #[path = "oci/agents.rs"]
 mod agents;
+/// Why something fails, and what to do.
+#[path = "oci/causes.rs"]
+mod causes;
 /// Groups of processes.
 #[path = "oci/cgroups.rs"]
 mod cgroups;
@@ -40,6 +43,9 @@ mod events;
 /// One more program.
 #[path = "oci/exec.rs"]
 mod exec;
+/// What is said before and while a container is made.
+#[path = "oci/explain.rs"]
+mod explain;
 /// Groups inside the container's.
 #[path = "oci/groups.rs"]
 mod groups;

@@ -87,7 +87,8 @@ impl Access {
         Ok(access)
     }
 
-    fn letters(self) -> String {
+    /// The rights as the files of version 1 have them.
+    pub fn letters(self) -> String {
         [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MAKE, 'm')]
             .into_iter()
             .filter(|(right, _)| self.contains(*right))

@@ -73,7 +73,12 @@ const SILENT: &[&str] = &[
     "nomand",
     "nolazytime",
     "norelatime",
+    "silent",
 ];
+
+/// Words that fsconfig(2) knows for every filesystem, and turns into flags of
+/// its superblock.
+const OF_SUPERBLOCKS: &[&str] = &["dirsync", "lazytime", "mand", "sync"];
 
 /// Words that are refused until they are honoured.
 const UNSUPPORTED: &[&str] = &["idmap", "ridmap", "remount"];
@@ -89,7 +94,8 @@ pub fn known_words() -> Vec<String> {
         words.push((*word).to_owned());
         words.push(format!("r{word}"));
     }
-    words.extend(SILENT.iter().map(|word| (*word).to_owned()));
+    let others = SILENT.iter().chain(OF_SUPERBLOCKS);
+    words.extend(others.map(|word| (*word).to_owned()));
     words.sort();
     words.dedup();
     words

@@ -50,6 +50,34 @@ pub fn compile_filter(
     Ok(program(&bytes, plan.flags.0))
 }
 
+/// Whether the program was made before and can be taken from the cache.
+///
+/// # Errors
+///
+/// [`SeccompError::Library`].
+pub fn is_compiled(plan: &FilterPlan, cache_dir: &Path) -> Result<bool, SeccompError> {
+    let name = cache::file_name(plan, &library_version()?);
+    Ok(cache::read(cache_dir, &name).is_some())
+}
+
+/// The spec's names of the architectures that the loaded libseccomp can filter.
+///
+/// # Errors
+///
+/// [`SeccompError::Library`].
+pub fn known_architectures() -> Result<Vec<Arch>, SeccompError> {
+    let mut filter = ScmpFilterContext::new(ScmpAction::Allow)
+        .map_err(|source| library("linux.seccomp", "make a filter", source))?;
+    let native = ScmpArch::native();
+    let pairs = ARCHITECTURES.iter();
+    let mut known: Vec<Arch> = pairs
+        .filter(|(_, arch)| *arch == native || filter.add_arch(*arch).is_ok())
+        .map(|(name, _)| *name)
+        .collect();
+    known.sort_by_key(|name| format!("{name:?}"));
+    Ok(known)
+}
+
 /// The version of the libseccomp that is loaded, as `2.5.4`.
 ///
 /// # Errors

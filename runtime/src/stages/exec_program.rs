@@ -5,6 +5,11 @@
 //! close by themselves. The connection to the caller closes too, and that is
 //! how the caller learns that it worked.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::advice::program::look;
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::process;
@@ -23,9 +28,15 @@ fn exec_program(init: &mut Init) -> Result<(), StageError> {
     let plan = &init.plan.process;
     match process::execve(program, &plan.arguments, &plan.environment) {
         Ok(never) => match never {},
-        Err(error) => Err(StageError::Refused(format!(
-            "exec: {}: {error}",
-            program.to_string_lossy()
-        ))),
+        Err(call) => Err(StageError::Worded {
+            text: format!("exec: {}: {call}", program.to_string_lossy()),
+            // Root and working directory are the program's, so its path is the
+            // one that the kernel had.
+            advice: look(
+                Path::new(OsStr::from_bytes(program.to_bytes())),
+                call.errno(),
+            ),
+            call,
+        }),
     }
 }

@@ -14,6 +14,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use crate::init::Init;
 use crate::plan::process::ProcessPlan;
 use crate::stage::{Run, Stage, StageError};
+use crate::sys::call::SyscallError;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -52,7 +53,11 @@ fn find(process: &ProcessPlan) -> Result<PathBuf, StageError> {
                     Errno::EACCES => "permission denied".to_owned(),
                     other => format!("stat {}: {}", name.display(), other.desc().to_lowercase()),
                 };
-                StageError::Refused(format!("exec: {name:?}: {reason}"))
+                StageError::Worded {
+                    text: format!("exec: {name:?}: {reason}"),
+                    call: SyscallError::new(format!("stat {}", name.display()), error),
+                    advice: None,
+                }
             });
     }
     let path = variable(process, b"PATH").unwrap_or(DEFAULT_PATH);
@@ -70,10 +75,15 @@ fn find(process: &ProcessPlan) -> Result<PathBuf, StageError> {
         }
     }
     // The words that podman and containerd look for.
-    Err(StageError::Refused(match forbidden {
-        true => format!("exec: {name:?}: permission denied"),
-        false => format!("exec: {name:?}: executable file not found in $PATH"),
-    }))
+    let (reason, errno) = match forbidden {
+        true => ("permission denied", Errno::EACCES),
+        false => ("executable file not found in $PATH", Errno::ENOENT),
+    };
+    Err(StageError::Worded {
+        text: format!("exec: {name:?}: {reason}"),
+        call: SyscallError::new(format!("execvp({name:?})"), errno),
+        advice: None,
+    })
 }
 
 /// Whether it is a file that this user may execute.

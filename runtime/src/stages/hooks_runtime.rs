@@ -47,6 +47,6 @@ pub fn has_runtime_hooks(hooks: &Hooks) -> bool {
 }
 
 /// Deprecated since 1.0.2, and still what many callers use.
-fn prestart(hooks: &Hooks) -> &[Hook] {
+pub fn prestart(hooks: &Hooks) -> &[Hook] {
     hooks.prestart().as_deref().unwrap_or(&[])
 }

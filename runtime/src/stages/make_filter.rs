@@ -4,6 +4,8 @@
 //! all else together, so the result is kept on disk. It is done before init
 //! exists: a wrong profile costs nothing to take back.
 
+use std::path::{Path, PathBuf};
+
 use crate::creation::Creation;
 use crate::seccomp::compile::compile_filter;
 use crate::seccomp::plan::plan_filter;
@@ -32,7 +34,12 @@ fn make_filter(creation: &mut Creation) -> Result<(), StageError> {
     };
     let mut plan = plan_filter(profile)?;
     plan.unknown = creation.plan.wishes.unknown_calls;
-    let cache = creation.store.root().join(".seccomp-cache");
+    let cache = cache_directory(creation.store.root());
     creation.filter = Some(compile_filter(&plan, Some(&cache))?);
     Ok(())
+}
+
+/// Where compiled filters are kept, below the root of the state.
+pub fn cache_directory(root: &Path) -> PathBuf {
+    root.join(".seccomp-cache")
 }

@@ -60,7 +60,7 @@ pub fn mount_all(init: &mut Init, from: usize, to: usize) -> Result<(), StageErr
         let plan = &init.plan.mounts[index];
         mount_one(init, root.as_fd(), plan).map_err(|error| {
             let place = plan.destination.as_path();
-            StageError::Refused(format!("mounts[{index}] {place:?}: {error}"))
+            StageError::worded(format_args!("mounts[{index}] {place:?}"), error)
         })
     });
     init.root = Some(root);

@@ -3,8 +3,6 @@
 //! Raising a hard limit needs `CAP_SYS_RESOURCE`, so it is done while init may
 //! still have it.
 
-use nix::errno::Errno;
-
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::privilege;
@@ -22,13 +20,7 @@ fn set_limits(init: &mut Init) -> Result<(), StageError> {
     privilege::set_umask(init.plan.process.umask);
     for (index, limit) in init.plan.process.limits.iter().enumerate() {
         let set = privilege::set_limit(limit.resource, limit.name, limit.soft, limit.hard);
-        set.map_err(|error| {
-            let hint = match error.errno() {
-                Errno::EPERM => " (raising a hard limit needs CAP_SYS_RESOURCE)",
-                _ => "",
-            };
-            StageError::Refused(format!("process.rlimits[{index}]: {error}{hint}"))
-        })?;
+        set.map_err(|call| StageError::worded(format_args!("process.rlimits[{index}]"), call))?;
     }
     Ok(())
 }

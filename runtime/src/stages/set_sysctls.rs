@@ -26,11 +26,9 @@ fn set_sysctls(init: &mut Init) -> Result<(), StageError> {
     for (name, value) in &init.plan.sysctls {
         procfs
             .write(&format!("sys/{name}"), value)
-            .map_err(|error| {
-                StageError::Refused(format!(
-                    "linux.sysctl[{:?}]: {error}",
-                    name.replace('/', ".")
-                ))
+            .map_err(|call| {
+                let field = name.replace('/', ".");
+                StageError::worded(format_args!("linux.sysctl[{field:?}]"), call)
             })?;
     }
     Ok(())

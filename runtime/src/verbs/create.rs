@@ -3,13 +3,16 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::Spec;
 
+use crate::advice;
 use crate::arguments::{CreateArguments, Global};
 use crate::cgroup::plan::{CgroupManager, CgroupPlan, CgroupRequest, plan_cgroup};
 use crate::cgroup::systemd::scope::{choose_bus, observe_systemd};
 use crate::cgroup::tree::observe_tree;
+use crate::creation::stops::{Stop, Walked};
 use crate::creation::{Creation, Gate, Wishes};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::open_outputs;
@@ -17,6 +20,7 @@ use crate::ids::ContainerId;
 use crate::labels;
 use crate::notify;
 use crate::plan::{self, CreatePlan};
+use crate::stage::behind;
 use crate::stages;
 use crate::state::{Record, StateStore};
 
@@ -51,6 +55,15 @@ pub fn prepare(
         let text = format!("--stop-before: no stage {stage:?}; `berth-oci stages` lists them");
         return Err(Error::new(ErrorKind::BadInput, text));
     }
+    if gate == Gate::Start
+        && let Some(stage) = arguments
+            .stop_before
+            .as_deref()
+            .filter(|name| stages::is_behind_gate(name))
+    {
+        let text = format!("--stop-before {stage}: `start` makes that stage; use it with `run`");
+        return Err(Error::new(ErrorKind::BadInput, text));
+    }
     let bundle = std::path::absolute(&arguments.bundle)
         .map_err(|error| Error::of_file(&arguments.bundle, &error))?;
     let file = arguments
@@ -67,9 +80,14 @@ pub fn prepare(
     let sockets = listen_fds();
     plan.process.pass_sockets(sockets);
     if !plan.rootfs.as_path().is_dir() {
+        let errno = match plan.rootfs.as_path().exists() {
+            true => Errno::ENOTDIR,
+            false => Errno::ENOENT,
+        };
         let text = format!(
-            "root.path: {} is not a directory",
-            plan.rootfs.as_path().display()
+            "root.path: {} is not a directory{}",
+            plan.rootfs.as_path().display(),
+            behind(&advice::find("", "rootfs", errno))
         );
         return Err(Error::new(ErrorKind::BadInput, text));
     }
@@ -107,6 +125,7 @@ pub fn prepare(
         console: None::<OwnedFd>,
         table: stages::CREATE,
         undo: Vec::new(),
+        walked: Walked::default(),
     })
 }
 
@@ -118,7 +137,10 @@ fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
         preserve_fds: arguments.preserve_fds + sockets,
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
-        stop_before: arguments.stop_before.clone(),
+        stop: match &arguments.stop_before {
+            Some(stage) => Stop::Before(stage.clone()),
+            None => Stop::Never,
+        },
         gate,
         inner_group_is_named: false,
     }

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::{Found, find};
 use crate::arguments::{ExecArguments, Global};
 use crate::cgroup::inner::{InnerGroups, parse_inner_groups};
+use crate::creation::stops::{Stop, Walked};
 use crate::creation::{Creation, Gate, Wishes};
 use crate::error::{Error, ErrorKind};
 use crate::init::Message;
@@ -112,7 +113,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
             // The container's session keyring is not ours to join by name: a new
             // one of the same name is.
             no_new_keyring: found.record.no_new_keyring,
-            stop_before: None,
+            stop: Stop::Never,
             gate: Gate::Now,
             inner_group_is_named: inner != InnerGroups::Own,
         },
@@ -131,6 +132,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         console: None,
         table: stages::EXEC,
         undo: Vec::new(),
+        walked: Walked::default(),
     })
 }
 

@@ -1,11 +1,16 @@
 //! `features`: what this runtime can do, for callers that ask first
 //! (runtime-spec, features.md).
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use super::state::print_json;
-use crate::error::Error;
+use crate::causes::chain;
+use crate::error::{Error, ErrorKind};
 use crate::plan::options;
+use crate::seccomp::compile;
+use crate::seccomp::error::SeccompError;
 
 /// The newest runtime spec whose configurations are read.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -18,28 +23,41 @@ const SECCOMP_FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
+/// What it was built from, if whoever built it said so.
+const COMMIT: &str = match option_env!("BERTH_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// Prints it.
 ///
 /// # Errors
 ///
 /// When standard output is closed.
 pub fn features() -> Result<i32, Error> {
-    print_json(&describe())
+    print_json(&describe()?)
 }
 
 /// What `--version` prints: the lines that docker looks for.
 pub fn version_lines() -> String {
-    format!(
-        "berth-oci version {}\ncommit: {}\nspec: {SPEC_VERSION}\n",
-        env!("CARGO_PKG_VERSION"),
-        option_env!("BERTH_COMMIT").unwrap_or("unknown")
-    )
+    // Who put this program where runc was asks runc for its version (go-runc).
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_name);
+    let name = if name == Some("runc".as_ref()) {
+        "runc"
+    } else {
+        "berth-oci"
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{name} version {version}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\n")
 }
 
-fn describe() -> Value {
+fn describe() -> Result<Value, Error> {
+    let failed = |error: SeccompError| Error::new(ErrorKind::Failed, chain(&error));
+    let architectures = compile::known_architectures().map_err(failed)?;
     let mut capabilities: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
     capabilities.sort();
-    json!({
+    Ok(json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
@@ -56,7 +74,8 @@ fn describe() -> Value {
                 "knownFlags": SECCOMP_FLAGS,
                 "supportedFlags": SECCOMP_FLAGS,
                 "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
-                              "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"]
+                              "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+                "archs": architectures
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
@@ -71,7 +90,10 @@ fn describe() -> Value {
         },
         "annotations": {
             "org.berth.version": env!("CARGO_PKG_VERSION"),
+            "org.berth.commit": COMMIT,
+            "io.github.seccomp.libseccomp.version": compile::library_version().map_err(failed)?,
             "org.opencontainers.runc.checkpoint.enabled": "false"
-        }
-    })
+        },
+        "potentiallyUnsafeConfigAnnotations": ["run.oci."]
+    }))
 }

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Found, delete};
 use crate::arguments::{Global, RunArguments};
+use crate::creation::stops::Stop;
 use crate::creation::{Creation, Gate};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, run_hooks};
@@ -22,17 +23,30 @@ use crate::sys::process::HostPid;
 ///
 /// What was not made, and why; nothing is left of it.
 pub fn run(global: &Global, arguments: &RunArguments) -> Result<i32, Error> {
-    let mut creation = super::create::prepare(global, &arguments.create, Gate::Now)?;
+    let creation = super::create::prepare(global, &arguments.create, Gate::Now)?;
+    run_planned(creation, arguments)
+}
+
+/// Runs a container that was planned already.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_planned(mut creation: Creation, arguments: &RunArguments) -> Result<i32, Error> {
     let terminal = plan_terminal(&mut creation, arguments.detach)?;
     creation.run()?;
     let master = terminal
         .map(|socket| channel::receive_descriptor(socket.as_fd()))
         .transpose()?;
-    let signals = relay::watch_signals()?;
+    // Who walks answers questions until the program begins, and Ctrl-C is one of
+    // the answers; else a signal from here on is the program's.
+    let walks = creation.wishes.stop == Stop::Each;
+    let early = (!walks).then(relay::watch_signals).transpose()?;
     if let Err(error) = let_go(&mut creation) {
         creation.take_back();
         return Err(error);
     }
+    let signals = early.map_or_else(relay::watch_signals, Ok)?;
     notify::tell_main_process(init_of(&creation).0);
     run_poststart(&creation)?;
     if arguments.detach {
@@ -79,23 +93,31 @@ fn init_of(creation: &Creation) -> (HostPid, BorrowedFd<'_>) {
 ///
 /// Why the program could not begin.
 pub fn let_go(creation: &mut Creation) -> Result<(), Error> {
+    creation.let_in()?;
     creation.tell(Message::Begin)?;
-    let mut answer = await_answer(creation)?;
-    if let Some((Message::Listener, told)) = Message::read(&answer) {
-        send_listener(creation, told)?;
-        creation.tell(Message::GoOn)?;
-        answer = await_answer(creation)?;
-    }
-    match Message::read(&answer) {
-        None => Ok(()),
-        Some((Message::Failed, told)) => {
-            let failure: StageFailure = serde_json::from_slice(told)
-                .map_err(|_| Error::new(ErrorKind::Failed, "init could not say why it failed"))?;
-            Err(failure.into())
-        }
-        Some((message, _)) => {
-            let text = format!("init said {message:?} out of turn");
-            Err(Error::new(ErrorKind::Failed, text))
+    loop {
+        let answer = await_answer(creation)?;
+        match Message::read(&answer) {
+            None => return Ok(()),
+            Some((Message::Listener, told)) => {
+                send_listener(creation, told)?;
+                creation.tell(Message::GoOn)?;
+            }
+            Some((Message::Stopped, name)) => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                let failed = |error| StageFailure::new(&name, &error);
+                creation.pause_for_init(&name).map_err(failed)?;
+            }
+            Some((Message::Failed, told)) => {
+                let failure: StageFailure = serde_json::from_slice(told).map_err(|_| {
+                    Error::new(ErrorKind::Failed, "init could not say why it failed")
+                })?;
+                return Err(failure.into());
+            }
+            Some((message, _)) => {
+                let text = format!("init said {message:?} out of turn");
+                return Err(Error::new(ErrorKind::Failed, text));
+            }
         }
     }
 }

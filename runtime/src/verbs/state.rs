@@ -1,6 +1,8 @@
 //! `state`: what a container is, as JSON.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
@@ -61,11 +63,23 @@ pub fn view(record: &Record, status: Status) -> StateView<'_> {
 ///
 /// When standard output is closed.
 pub fn print_json(value: &impl Serialize) -> Result<i32, Error> {
-    use std::io::Write;
     let mut output = std::io::stdout().lock();
     let written = serde_json::to_writer_pretty(&mut output, value)
         .map_err(std::io::Error::from)
         .and_then(|()| output.write_all(b"\n"));
+    finish(written)
+}
+
+/// Prints a text.
+///
+/// # Errors
+///
+/// When standard output is closed.
+pub fn print_text(text: &impl Display) -> Result<i32, Error> {
+    finish(write!(std::io::stdout().lock(), "{text}"))
+}
+
+fn finish(written: std::io::Result<()>) -> Result<i32, Error> {
     match written {
         Ok(()) => Ok(0),
         Err(error) => Err(Error::new(
