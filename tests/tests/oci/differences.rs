@@ -89,6 +89,11 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "crun 1.8 leaves its groups behind when a limit is refused",
     },
     Difference {
+        case: "limits::files_of_version_2_are_refused_on_version_1",
+        runtime: "crun",
+        reason: "crun 1.8 leaves its groups behind when a limit is refused",
+    },
+    Difference {
         case: "exec::flags_change_the_program",
         runtime: "crun",
         reason: "crun 1.8 replaces the environment where --env is given",
