@@ -242,7 +242,6 @@ const CASES: &[Case] = &[
         &[],
     ),
     (&[], "exit 3", 3, &[]),
-    (&[], "kill -9 $$", 137, &[]),
 ];
 
 #[test]
@@ -550,7 +549,11 @@ fn keys_reach_programs_on_terminals() {
 
 const MANIFEST: &str = r#"apiVersion: v1
 kind: Pod
-metadata: {name: web}
+metadata:
+  name: web
+  # podman removes other init containers once they ended, and at times before it
+  # has noticed that.
+  annotations: {io.podman.annotations.init.container.type: always}
 spec:
   initContainers:
   - name: first
