@@ -109,6 +109,9 @@ pub struct Init {
     pub cgroups: Vec<(PathBuf, PathBuf)>,
     /// The container's root, once it is a mount.
     pub root: Option<OwnedFd>,
+    /// What was mounted at `/proc` and `/sys`, by the path below the root: masks are
+    /// looked up below these, wherever somebody renames the folders to.
+    pub kernel_mounts: Vec<(PathBuf, OwnedFd)>,
     /// The program's path inside, once it is found.
     pub program: Option<CString>,
     /// The filter, compiled.
@@ -145,6 +148,7 @@ impl Init {
                 .map(own_cgroups)
                 .unwrap_or_default(),
             root: None,
+            kernel_mounts: Vec::new(),
             program: None,
             filter: creation.filter.clone(),
             caller: None,

@@ -79,6 +79,9 @@ mod schedule;
 /// Filters of system calls.
 #[path = "oci/seccomp.rs"]
 mod seccomp;
+/// Published flaws of runtimes, each tried.
+#[path = "oci/security.rs"]
+mod security;
 /// Groups by systemd.
 #[path = "oci/systemd.rs"]
 mod systemd;

@@ -40,13 +40,10 @@ pub const STAGE: Stage = Stage {
         "ptrace(2)",
         "proc(5)",
     ],
-    run: Run::Init(enter_pids),
+    run: Run::InitIf(|init| init.moves, enter_pids),
 };
 
 fn enter_pids(init: &mut Init) -> Result<(), StageError> {
-    if !init.moves {
-        return Ok(());
-    }
     init.move_to_child()?;
     // The session was the other process's, and so would its terminal be: when
     // the leader of a session ends, the kernel hangs up.

@@ -19,7 +19,7 @@ pub const STAGE: Stage = Stage {
     effect: "a child of init will be in the pid namespace that is joined",
     after: &["hooks-inside", "mount-rest"],
     see: &["setns(2)", "pid_namespaces(7)"],
-    run: Run::Init(join_pids),
+    run: Run::InitIf(|init| init.pid_namespace.is_some(), join_pids),
 };
 
 fn join_pids(init: &mut Init) -> Result<(), StageError> {

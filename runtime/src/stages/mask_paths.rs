@@ -36,7 +36,7 @@ pub const STAGE: Stage = Stage {
 fn mask_paths(init: &mut Init) -> Result<(), StageError> {
     let root = init.root.as_ref().expect("enter-root opened it").as_fd();
     for place in &init.plan.readonly_paths {
-        if let Some(place) = open_existing(root, place.as_path())? {
+        if let Some(place) = open_existing(init, root, place.as_path())? {
             make_readonly(place.as_fd())?;
         }
     }
@@ -50,15 +50,29 @@ fn mask_paths(init: &mut Init) -> Result<(), StageError> {
         ..Masks::default()
     };
     for place in &init.plan.masked_paths {
-        if let Some(place) = open_existing(root, place.as_path())? {
+        if let Some(place) = open_existing(init, root, place.as_path())? {
             masks.cover(root, place.as_fd())?;
         }
     }
+    // They are open no longer than they are needed.
+    init.kernel_mounts.clear();
     Ok(())
 }
 
-/// A path that is not there needs no mask.
-fn open_existing(root: BorrowedFd<'_>, place: &Path) -> Result<Option<OwnedFd>, SyscallError> {
+/// A path that is not there needs no mask. What belongs to procfs or sysfs is looked
+/// up below the mount itself: while `/proc` is exchanged for something else, its
+/// files would seem not to be there (CVE-2019-19921, CVE-2023-27561).
+fn open_existing(
+    init: &Init,
+    root: BorrowedFd<'_>,
+    place: &Path,
+) -> Result<Option<OwnedFd>, SyscallError> {
+    let plain = path::without_dots(place);
+    let below = init.kernel_mounts.iter().rev().find_map(|(at, mount)| {
+        let rest = plain.strip_prefix(at).ok()?;
+        Some((mount.as_fd(), rest))
+    });
+    let (root, place) = below.unwrap_or((root, place));
     match path::open_in_root(root, place, OFlags::PATH) {
         Ok(place) => Ok(Some(place)),
         Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),

@@ -58,19 +58,30 @@ pub fn mount_all(init: &mut Init, from: usize, to: usize) -> Result<(), StageErr
     let root = init.root.take().expect("bind-root made it");
     let made = (from..to).try_for_each(|index| {
         let plan = &init.plan.mounts[index];
-        mount_one(init, root.as_fd(), plan).map_err(|error| {
-            let place = plan.destination.as_path();
+        let place = plan.destination.as_path();
+        let mounted = mount_one(init, root.as_fd(), plan).map_err(|error| {
             StageError::worded(format_args!("mounts[{index}] {place:?}"), error)
-        })
+        })?;
+        if let Some(tree) = mounted.filter(|_| is_kernels_place(place)) {
+            let plain = path::without_dots(place);
+            init.kernel_mounts.push((plain, tree));
+        }
+        Ok(())
     });
     init.root = Some(root);
     made
 }
 
-fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), SyscallError> {
+/// Makes one mount; its root is returned, except of those that are made of several
+/// or by their path.
+fn mount_one(
+    init: &Init,
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+) -> Result<Option<OwnedFd>, SyscallError> {
     let tree = match &plan.kind {
         MountKind::Filesystem { kind, source } if has_long_value(&plan.options) => {
-            return mount_by_text(root, plan, kind, source);
+            return mount_by_text(root, plan, kind, source).map(|()| None);
         }
         MountKind::Filesystem { kind, source } if kind == "proc" => {
             let namespace = init.pid_namespace.as_ref().map(AsFd::as_fd);
@@ -81,7 +92,9 @@ fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), 
             let source = path::open_host(source.as_path())?;
             mount::open_tree_clone(source.as_fd(), *depth)?
         }
-        MountKind::Cgroup => return super::mount_rest::mount_cgroups(init, root, plan),
+        MountKind::Cgroup => {
+            return super::mount_rest::mount_cgroups(init, root, plan).map(|()| None);
+        }
     };
     let bound = matches!(plan.kind, MountKind::Bind { .. });
     if bound {
@@ -93,7 +106,8 @@ fn mount_one(init: &Init, root: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), 
     attach(root, plan.destination.as_path(), tree.as_fd())?;
     // Options for a filesystem say nothing to a bind mount: mount(2) ignores its
     // data argument there, and callers pass "mode=0755" along with "bind".
-    set_propagation(tree.as_fd(), &plan.options)
+    set_propagation(tree.as_fd(), &plan.options)?;
+    Ok(Some(tree))
 }
 
 /// Attaches a mount at a place below the root, which is made where it is missing.
