@@ -17,7 +17,10 @@ pub const STAGE: Stage = Stage {
 fn await_init(creation: &mut Creation) -> Result<(), StageError> {
     if creation.moves {
         creation.await_move()?;
-        record(creation)?;
+        // Of an exec, the record is the container's and names its init.
+        if creation.folder.is_some() {
+            record(creation)?;
+        }
     }
     creation.await_message(Message::Ready)
 }
