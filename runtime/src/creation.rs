@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 use stops::{Stop, Walked};
 
+use crate::cgroup::attach::Entrance;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::plan::CgroupPlan;
 use crate::init::{Init, Message};
@@ -69,6 +70,8 @@ pub struct Creation {
     pub folder: Option<Folder>,
     /// The cgroups that are to be made, if any.
     pub cgroup: Option<CgroupPlan>,
+    /// What init gets because it could not open it itself.
+    pub handed: Handed,
     /// The filter, compiled.
     pub filter: Option<BpfProgram>,
     /// Init, once it exists.
@@ -94,6 +97,25 @@ pub struct Creation {
     pub undo: Vec<Undo>,
     /// How far init has come, where its maker walks with it.
     pub walked: Walked,
+}
+
+/// What the runtime opens for an init that will lack the rights, in a user namespace.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// A copy of the rootfs's mount.
+    pub root: Option<OwnedFd>,
+    /// Copies of the mounts to bind, by their number in the plan.
+    pub trees: Vec<(usize, OwnedFd)>,
+    /// Doors into the version 1 cgroups.
+    pub entrances: Vec<Entrance>,
+}
+
+impl Handed {
+    /// The copy that was made for a mount of the plan.
+    pub fn take_tree(&mut self, index: usize) -> Option<OwnedFd> {
+        let at = self.trees.iter().position(|(of, _)| *of == index)?;
+        Some(self.trees.swap_remove(at).1)
+    }
 }
 
 /// Something that was done to the host, by name.
@@ -189,6 +211,11 @@ impl Creation {
                 .for_each(|link| passage.take_back(link));
             self.moved.clear();
         }
+    }
+
+    /// Whether the container has a user namespace.
+    pub fn is_isolated(&self) -> bool {
+        self.plan.mappings.is_some()
     }
 
     fn end_init(&mut self) {

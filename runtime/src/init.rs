@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 
 use crate::cgroup::plan::CgroupPlan;
-use crate::creation::{Creation, Gate, Wishes};
+use crate::creation::{Creation, Gate, Handed, Wishes};
 use crate::plan::CreatePlan;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce, pass_over};
 use crate::sys::procfs::Procfs;
@@ -23,6 +23,7 @@ use crate::sys::{channel, process};
 ///
 /// ```text
 /// runtime                          init
+///    │ ── Mapped ───────────────────▶ │  own-ids  (only with a new user namespace)
 ///    │ ── CgroupMade ───────────────▶ │  await-cgroup
 ///    │ ◀───────────────── Mounted ── │  hooks-inside  (only with hooks)
 ///    │ ── HooksDone ────────────────▶ │
@@ -36,6 +37,8 @@ use crate::sys::{channel, process};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Message {
+    /// The user namespace has its ids.
+    Mapped = b'i',
     /// The cgroups are there to be joined.
     CgroupMade = b'c',
     /// The mounts are made; hooks of the runtime may run.
@@ -64,7 +67,8 @@ pub enum Message {
 impl Message {
     /// Takes a message apart; `None` when the other side has gone or talks nonsense.
     pub fn read(bytes: &[u8]) -> Option<(Message, &[u8])> {
-        const ALL: [Message; 11] = [
+        const ALL: [Message; 12] = [
+            Message::Mapped,
             Message::CgroupMade,
             Message::Mounted,
             Message::HooksDone,
@@ -107,6 +111,8 @@ pub struct Init {
     pub cgroup: Option<CgroupPlan>,
     /// Name below `/sys/fs/cgroup`, and the host's directory, of each own cgroup.
     pub cgroups: Vec<(PathBuf, PathBuf)>,
+    /// What the runtime opened for it.
+    pub handed: Handed,
     /// The container's root, once it is a mount.
     pub root: Option<OwnedFd>,
     /// What was mounted at `/proc` and `/sys`, by the path below the root: masks are
@@ -124,7 +130,7 @@ pub struct Init {
     /// The table that both sides run.
     pub table: &'static [Stage],
     /// What the runtime said while something else was waited for.
-    pub early: Option<Message>,
+    pub early: Vec<Message>,
 }
 
 impl Init {
@@ -147,6 +153,7 @@ impl Init {
                 .as_ref()
                 .map(own_cgroups)
                 .unwrap_or_default(),
+            handed: Handed::default(),
             root: None,
             kernel_mounts: Vec::new(),
             program: None,
@@ -154,7 +161,7 @@ impl Init {
             caller: None,
             procfs: None,
             table: creation.table,
-            early: None,
+            early: Vec::new(),
         }
     }
 
@@ -192,16 +199,18 @@ impl Init {
     ///
     /// When it has gone: then nobody wants this container any more.
     pub fn await_message(&mut self, wanted: Message) -> Result<(), StageError> {
-        if self.early == Some(wanted) {
-            self.early = None;
+        if let Some(at) = self.early.iter().position(|message| *message == wanted) {
+            self.early.remove(at);
             return Ok(());
         }
         loop {
             let received = channel::receive(self.channel.as_fd())?;
             match Message::read(&received) {
                 Some((message, _)) if message == wanted => return Ok(()),
-                // The one word that comes while init may stand before a stage.
-                Some((Message::CgroupMade, _)) => self.early = Some(Message::CgroupMade),
+                // The words that come while init may stand before a stage.
+                Some((message @ (Message::CgroupMade | Message::Mapped), _)) => {
+                    self.early.push(message);
+                }
                 // Nobody is left to tell.
                 _ => process::exit_now(1),
             }
@@ -220,9 +229,15 @@ impl Init {
     /// Whether some stage after `join-spaces` writes to procfs.
     pub fn writes_to_procfs(&self) -> bool {
         let process = &self.plan.process;
-        process.oom_score_adj.is_some()
+        // In a user namespace init has its score from its birth.
+        (process.oom_score_adj.is_some() && self.plan.mappings.is_none())
             || process.selinux_label.is_some()
             || process.apparmor_profile.is_some()
+    }
+
+    /// Whether the container has a user namespace.
+    pub fn is_isolated(&self) -> bool {
+        self.plan.mappings.is_some()
     }
 
     /// Whether this is a program that `exec` adds: it has no namespaces to make.
@@ -236,14 +251,14 @@ impl Init {
         self.wishes.gate == Gate::Start
     }
 
-    /// Goes on as another process, in the pid namespace that this one has
-    /// joined for its children; the runtime is told its number.
+    /// Goes on as another process, in new namespaces and in the pid namespace that
+    /// this one has joined for its children; the runtime is told its number.
     ///
     /// # Errors
     ///
     /// Those of `clone3(2)`.
-    pub fn move_to_child(&self) -> Result<(), StageError> {
-        match process::clone_sibling()? {
+    pub fn move_to_child(&self, namespaces: CloneFlags) -> Result<(), StageError> {
+        match process::clone_sibling(namespaces)? {
             None => Ok(()),
             Some(pid) => {
                 let mut message = vec![Message::Moved as u8];

@@ -65,6 +65,8 @@ pub mod stages;
 pub mod state;
 /// The one door to the kernel.
 pub mod sys;
+/// Ids for a user namespace.
+pub mod user_namespace;
 /// The commands.
 pub mod verbs;
 /// A walk through the stages, with a question before each.

@@ -52,6 +52,7 @@ pub fn pass_socket(plan: &mut CreatePlan, socket: &Path) {
             },
             ..OptionPlan::default()
         },
+        idmap: None,
     });
 }
 

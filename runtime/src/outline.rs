@@ -142,6 +142,8 @@ pub fn outline(creation: &Creation) -> Result<Outline, SeccompError> {
         root_readonly,
         root_propagation,
         namespaces,
+        mappings,
+        clock_offsets,
         hostname,
         domainname,
         mounts,
@@ -199,6 +201,14 @@ pub fn outline(creation: &Creation) -> Result<Outline, SeccompError> {
             })
             .transpose()?,
         placement: placement::Placement {
+            id_mappings: mappings
+                .as_ref()
+                .map(mounts::outline_mappings)
+                .unwrap_or_default(),
+            clock_offsets: clock_offsets
+                .iter()
+                .map(|line| line.trim().to_owned())
+                .collect(),
             mount_label: mount_label
                 .as_ref()
                 .map(|MountLabel { option, label }| format!("{option}={label}")),

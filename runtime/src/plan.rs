@@ -11,14 +11,20 @@
 pub mod annotations;
 /// Classes of cache and memory bandwidth.
 pub mod cache_group;
+/// Clocks of a time namespace.
+pub mod clocks;
 /// Device nodes and links in `/dev`.
 pub mod devices;
 /// What of /proc and /sys is hidden by default.
 pub mod hiding;
+/// Mounts that show other owners than the disk has.
+pub mod idmap;
 /// The label of a container's own filesystems.
 pub mod labels;
 /// Network devices that the container takes over.
 pub mod links;
+/// Ids inside a user namespace and outside of it.
+pub mod mappings;
 /// Mounts: what, where, with which attributes.
 pub mod mounts;
 /// Which namespaces are made and which are joined.
@@ -46,6 +52,7 @@ use annotations::AnnotationPlan;
 use devices::DevicePlan;
 use labels::MountLabel;
 use links::LinkPlan;
+use mappings::Mappings;
 use mounts::MountPlan;
 use namespaces::NamespacePlan;
 use process::ProcessPlan;
@@ -83,6 +90,10 @@ pub struct CreatePlan {
     pub root_propagation: u64,
     /// Made and joined.
     pub namespaces: NamespacePlan,
+    /// The ids of the user namespace, where there is one; none of a joined one need be known.
+    pub mappings: Option<Mappings>,
+    /// Lines for `/proc/PID/timens_offsets`.
+    pub clock_offsets: Vec<String>,
     /// For the UTS namespace.
     pub hostname: Option<String>,
     /// For the UTS namespace.
@@ -140,7 +151,9 @@ pub fn plan_create(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<Creat
         process.ok_or_else(|| SpecError::new("process", "expected an object, for it is run"))?;
     let namespaces = namespaces::plan_namespaces(linux.namespaces().as_deref().unwrap_or(&[]))?;
     let (rootfs, root_readonly) = plan_root(bundle, spec)?;
-    let mut mounts = mounts::plan_mounts(bundle, spec.mounts().as_deref().unwrap_or(&[]))?;
+    let mappings = mappings::plan_mappings(linux, &namespaces)?;
+    let list = spec.mounts().as_deref().unwrap_or(&[]);
+    let mut mounts = mounts::plan_mounts(bundle, list, mappings.as_ref())?;
     let annotations = spec.annotations().clone().unwrap_or_default();
     let mount_label = labels::plan_mount_label(linux.mount_label().as_deref(), &annotations)?;
     if let Some(label) = &mount_label {
@@ -158,6 +171,7 @@ pub fn plan_create(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<Creat
         rootfs,
         root_readonly,
         root_propagation: mounts::plan_root_propagation(linux.rootfs_propagation().as_deref())?,
+        clock_offsets: clocks::plan_offsets(linux, &namespaces)?,
         hostname: namespaces::for_uts(&namespaces, "hostname", spec.hostname())?,
         domainname: namespaces::for_uts(&namespaces, "domainname", spec.domainname())?,
         devices: devices::plan_devices(&mounts, linux.devices().as_deref().unwrap_or(&[]))?,
@@ -178,6 +192,7 @@ pub fn plan_create(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<Creat
         resources: linux.resources().clone(),
         annotations,
         namespaces,
+        mappings,
         mounts,
         mount_label,
     })

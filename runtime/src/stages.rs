@@ -23,16 +23,20 @@ pub mod join_cache;
 pub mod join_cgroup;
 pub mod join_pids;
 pub mod join_spaces;
+pub mod limit_init;
 pub mod lock_root;
 pub mod make_devices;
 pub mod make_filter;
+pub mod map_ids;
 pub mod mask_paths;
 pub mod mount_rest;
 pub mod mount_tree;
 pub mod move_links;
 pub mod new_session;
 pub mod open_console;
+pub mod open_sources;
 pub mod own_cgroup;
+pub mod own_ids;
 pub mod pin_runtime;
 pub mod publish_state;
 pub mod quiet_mounts;
@@ -52,12 +56,15 @@ pub const CREATE: &[Stage] = &[
     reserve_id::STAGE,
     make_filter::STAGE,
     create_v2::STAGE,
+    open_sources::STAGE,
     clone_init::STAGE,
+    map_ids::STAGE,
     join_cache::STAGE,
     create_v1::STAGE,
     record_init::STAGE,
     move_links::STAGE,
     join_spaces::STAGE,
+    own_ids::STAGE,
     new_session::STAGE,
     set_names::STAGE,
     set_sysctls::STAGE,
@@ -84,6 +91,7 @@ pub const CREATE: &[Stage] = &[
     enter_pids::STAGE,
     find_program::STAGE,
     await_init::STAGE,
+    limit_init::STAGE,
     send_pidfd::STAGE,
     publish_state::STAGE,
     await_start::STAGE,
@@ -100,6 +108,7 @@ pub const EXEC: &[Stage] = &[
     join_cache::STAGE,
     join_cgroup::STAGE,
     join_spaces::STAGE,
+    own_ids::STAGE,
     new_session::STAGE,
     open_console::STAGE,
     set_limits::STAGE,
@@ -110,6 +119,7 @@ pub const EXEC: &[Stage] = &[
     enter_pids::STAGE,
     find_program::STAGE,
     await_init::STAGE,
+    limit_init::STAGE,
     send_pidfd::STAGE,
     await_start::STAGE,
     filter_calls::STAGE,

@@ -88,6 +88,12 @@ mod systemd;
 /// What a runtime tells.
 #[path = "oci/telling.rs"]
 mod telling;
+/// Clocks of the container's own.
+#[path = "oci/time.rs"]
+mod time;
 /// What goes wrong.
 #[path = "oci/trouble.rs"]
 mod trouble;
+/// Ids of the container's own.
+#[path = "oci/userns.rs"]
+mod userns;

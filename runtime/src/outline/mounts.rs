@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use super::shown;
 use crate::plan::devices::{DeviceNode, DevicePlan};
+use crate::plan::idmap::IdmapPlan;
+use crate::plan::mappings::{IdRange, Mappings};
 use crate::plan::mounts::{MountKind, MountPlan};
 use crate::plan::options::OptionPlan;
 use crate::stages::mount_tree::first_of_cgroups;
@@ -29,6 +31,9 @@ pub struct Mount {
     pub propagation: Vec<String>,
     /// A tmpfs begins with a copy of what it covers.
     pub copies_up: bool,
+    /// How its files' owners are moved; empty where they are not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<String>,
     /// What the filesystem itself is told.
     pub data: Vec<String>,
     /// The calls by which it is made.
@@ -109,6 +114,7 @@ fn outline_mount(plan: &MountPlan, stage: &'static str) -> Mount {
         destination,
         kind,
         options,
+        idmap,
     } = plan;
     let OptionPlan {
         // It is in the kind.
@@ -117,6 +123,8 @@ fn outline_mount(plan: &MountPlan, stage: &'static str) -> Mount {
         recursive,
         propagation,
         copies_up,
+        // It is in the plan's own.
+        idmap: _,
         filesystem,
     } = options;
     let (kind, source, made_by) = match kind {
@@ -163,10 +171,34 @@ fn outline_mount(plan: &MountPlan, stage: &'static str) -> Mount {
             })
             .collect(),
         copies_up: *copies_up,
+        owners: idmap.as_ref().map(outline_idmap).unwrap_or_default(),
         data: data.collect(),
         made_by,
         stage,
     }
+}
+
+/// The word of the option, and the map unless it is the container's own.
+fn outline_idmap(plan: &IdmapPlan) -> Vec<String> {
+    let IdmapPlan { depth, mappings } = plan;
+    let word = match depth {
+        Depth::One => "idmap",
+        Depth::Recursive => "ridmap",
+    };
+    let given = mappings.iter().flat_map(outline_mappings);
+    std::iter::once(word.to_owned()).chain(given).collect()
+}
+
+/// `uids` or `gids`, then inside (for a mount: on disk), outside, and how many.
+pub fn outline_mappings(mappings: &Mappings) -> Vec<String> {
+    let Mappings { uids, gids } = mappings;
+    let named = |name: &'static str, ranges: &[IdRange]| -> Vec<String> {
+        let ranges = ranges.iter();
+        ranges
+            .map(|range| format!("{name}={}-{}-{}", range.inside, range.outside, range.count))
+            .collect()
+    };
+    [named("uids", uids), named("gids", gids)].concat()
 }
 
 /// `MOUNT_ATTR_*` as words of mount(8).

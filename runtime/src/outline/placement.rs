@@ -14,6 +14,10 @@ use crate::seccomp::plan::Unknown;
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
+    /// Ids of the user namespace, as `uids=INSIDE-OUTSIDE-COUNT`.
+    pub id_mappings: Vec<String>,
+    /// How clocks of the time namespace differ: name, seconds, nanoseconds.
+    pub clock_offsets: Vec<String>,
     /// What labelled mounts are told.
     pub mount_label: Option<String>,
     /// Devices of the host that move in.

@@ -122,6 +122,7 @@ fn write_mount(out: &mut impl Write, mount: &Mount) -> fmt::Result {
     words.extend(mount.recursive_flags.iter().map(|word| format!("r{word}")));
     words.extend(mount.propagation.iter().cloned());
     words.extend(mount.copies_up.then(|| "tmpcopyup".to_owned()));
+    words.extend(mount.owners.iter().cloned());
     words.extend(mount.data.iter().cloned());
     let words = match words.is_empty() {
         true => String::new(),
@@ -311,6 +312,8 @@ fn write_schedule(out: &mut impl Write, schedule: &Schedule) -> fmt::Result {
 /// Only what was asked for: few containers do.
 fn write_placement(out: &mut impl Write, placement: &Placement) -> fmt::Result {
     let Placement {
+        id_mappings,
+        clock_offsets,
         mount_label,
         network_devices,
         intel_rdt,
@@ -325,6 +328,8 @@ fn write_placement(out: &mut impl Write, placement: &Placement) -> fmt::Result {
         raw_filter_instructions,
     } = extensions;
     let mut rows: Vec<(&str, String)> = Vec::new();
+    rows.extend(id_mappings.iter().map(|range| ("ids", range.clone())));
+    rows.extend(clock_offsets.iter().map(|clock| ("clock", clock.clone())));
     rows.extend(mount_label.clone().map(|label| ("mount label", label)));
     rows.extend(network_devices.iter().map(|device| {
         (

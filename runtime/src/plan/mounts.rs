@@ -5,6 +5,8 @@ use std::path::Path;
 use oci_spec::runtime::Mount;
 
 use super::SpecError;
+use super::idmap::{IdmapPlan, plan_idmap};
+use super::mappings::{Mappings, outside_of};
 use super::options::{OptionPlan, plan_options};
 use crate::ids::{ContainerPath, HostPath};
 use crate::sys::mount::Depth;
@@ -18,6 +20,8 @@ pub struct MountPlan {
     pub kind: MountKind,
     /// How.
     pub options: OptionPlan,
+    /// With which owners.
+    pub idmap: Option<IdmapPlan>,
 }
 
 /// What is mounted.
@@ -47,11 +51,40 @@ pub enum MountKind {
 ///
 /// A destination or source that is missing or relative, or an option that is
 /// not honoured yet.
-pub fn plan_mounts(bundle: &Path, mounts: &[Mount]) -> Result<Vec<MountPlan>, SpecError> {
+pub fn plan_mounts(
+    bundle: &Path,
+    mounts: &[Mount],
+    mappings: Option<&Mappings>,
+) -> Result<Vec<MountPlan>, SpecError> {
     let numbered = mounts.iter().enumerate();
-    numbered
-        .map(|(index, mount)| plan_mount(bundle, index, mount))
-        .collect()
+    let mut plans: Vec<MountPlan> = numbered
+        .map(|(index, mount)| plan_mount(bundle, (index, mount), mappings))
+        .collect::<Result<_, SpecError>>()?;
+    if let Some(mappings) = mappings {
+        drop_foreign_groups(&mut plans, mappings);
+    }
+    Ok(plans)
+}
+
+/// Takes `gid=` of a devpts away where the user namespace has no such group:
+/// the kernel would refuse the mount. Terminals then belong to their maker's
+/// group, which is the one thing left to do, and what crun does.
+fn drop_foreign_groups(mounts: &mut [MountPlan], mappings: &Mappings) {
+    if mappings.gids.is_empty() {
+        return;
+    }
+    let is_foreign = |(key, value): &(String, Option<String>)| {
+        let gid = value.as_deref().and_then(|value| value.parse().ok());
+        key == "gid" && gid.is_some_and(|gid| outside_of(&mappings.gids, gid).is_none())
+    };
+    for mount in mounts {
+        if matches!(&mount.kind, MountKind::Filesystem { kind, .. } if kind == "devpts") {
+            mount
+                .options
+                .filesystem
+                .retain(|option| !is_foreign(option));
+        }
+    }
 }
 
 /// `linux.rootfsPropagation`, as the flags that the whole tree is set to.
@@ -76,7 +109,11 @@ pub fn plan_root_propagation(word: Option<&str>) -> Result<u64, SpecError> {
     Ok(kind | libc::MS_REC)
 }
 
-fn plan_mount(bundle: &Path, index: usize, mount: &Mount) -> Result<MountPlan, SpecError> {
+fn plan_mount(
+    bundle: &Path,
+    (index, mount): (usize, &Mount),
+    mappings: Option<&Mappings>,
+) -> Result<MountPlan, SpecError> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     if mount.destination().as_os_str().is_empty() {
         return Err(SpecError::new(
@@ -84,27 +121,6 @@ fn plan_mount(bundle: &Path, index: usize, mount: &Mount) -> Result<MountPlan, S
             "expected an absolute path",
         ));
     }
-    let mapped = |ids: bool, name: &str| match ids {
-        true => Err(SpecError::new(
-            field(name),
-            "id-mapped mounts are not supported yet",
-        )),
-        false => Ok(()),
-    };
-    mapped(
-        mount
-            .uid_mappings()
-            .as_ref()
-            .is_some_and(|ids| !ids.is_empty()),
-        "uidMappings",
-    )?;
-    mapped(
-        mount
-            .gid_mappings()
-            .as_ref()
-            .is_some_and(|ids| !ids.is_empty()),
-        "gidMappings",
-    )?;
     let options = plan_options(&field("options"), mount.options().as_deref().unwrap_or(&[]))?;
     let word = mount.typ().as_deref().unwrap_or("");
     let source = mount.source().as_deref();
@@ -134,10 +150,16 @@ fn plan_mount(bundle: &Path, index: usize, mount: &Mount) -> Result<MountPlan, S
         let reason = "tmpcopyup is for mounts of type tmpfs";
         return Err(SpecError::new(field("options"), reason));
     }
+    let idmap = plan_idmap(&field, mount, &options, mappings)?;
+    if idmap.is_some() && !matches!(kind, MountKind::Bind { .. }) {
+        let reason = "idmap: expected a bind mount";
+        return Err(SpecError::new(field("options"), reason));
+    }
     Ok(MountPlan {
         destination: ContainerPath::new(Path::new("/").join(mount.destination())),
         kind,
         options,
+        idmap,
     })
 }
 

@@ -32,6 +32,23 @@ impl NamespacePlan {
         self.new.contains(kind) || self.joins(kind)
     }
 
+    /// The same of the time namespace, for which nix has no name.
+    pub const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+
+    /// Whether the namespaces cannot all come with the `clone3(2)` that makes
+    /// init, but only with a second one, of a process that has prepared itself:
+    ///
+    /// - in a user namespace that is joined, the new ones must be made from
+    ///   within, so that it owns them; and for one that is new the others must
+    ///   be joined before, while the host's rights are still there;
+    /// - clocks are set between the making of a time namespace and the birth of
+    ///   its first process.
+    pub fn takes_two_steps(&self) -> bool {
+        let user = CloneFlags::CLONE_NEWUSER;
+        let (new, joined) = (self.new.contains(user), self.joins(user));
+        joined || (new && !self.joined.is_empty()) || self.new.contains(Self::TIME)
+    }
+
     /// Whether the container shares one of this kind by its path.
     pub fn joins(&self, kind: CloneFlags) -> bool {
         self.joined.iter().any(|joined| joined.kind == kind)
@@ -118,6 +135,6 @@ fn flag(kind: LinuxNamespaceType) -> CloneFlags {
         LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
         LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
         LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-        LinuxNamespaceType::Time => CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+        LinuxNamespaceType::Time => NamespacePlan::TIME,
     }
 }

@@ -20,6 +20,8 @@ pub struct OptionPlan {
     pub propagation: Vec<(Depth, u64)>,
     /// A tmpfs begins with a copy of what it covers (`tmpcopyup`).
     pub copies_up: bool,
+    /// Owners are shown moved (`idmap`, `ridmap`), and by crun's text after it, if any.
+    pub idmap: Option<(Depth, Option<String>)>,
     /// The rest, for the filesystem: key and value.
     pub filesystem: Vec<(String, Option<String>)>,
 }
@@ -81,11 +83,13 @@ const SILENT: &[&str] = &[
 const OF_SUPERBLOCKS: &[&str] = &["dirsync", "lazytime", "mand", "sync"];
 
 /// Words that are refused until they are honoured.
-const UNSUPPORTED: &[&str] = &["idmap", "ridmap", "remount"];
+const UNSUPPORTED: &[&str] = &["remount"];
 
 /// Every word with a meaning of its own, for `features`.
 pub fn known_words() -> Vec<String> {
-    let mut words: Vec<String> = vec!["bind".into(), "rbind".into(), "tmpcopyup".into()];
+    let mut words: Vec<String> = ["bind", "rbind", "tmpcopyup", "idmap", "ridmap"]
+        .map(str::to_owned)
+        .to_vec();
     for (word, _) in ATTRIBUTES {
         words.push((*word).to_owned());
         words.push(format!("r{word}"));
@@ -124,10 +128,9 @@ fn sort_word(field: &str, word: &str, plan: &mut OptionPlan) -> Result<(), SpecE
         plan.bind = Some(Depth::Recursive);
     } else if word == "tmpcopyup" {
         plan.copies_up = true;
-    } else if UNSUPPORTED.contains(&word)
-        || word.starts_with("idmap=")
-        || word.starts_with("ridmap=")
-    {
+    } else if let Some(idmap) = idmap_word(word) {
+        plan.idmap = Some(idmap);
+    } else if UNSUPPORTED.contains(&word) {
         return Err(SpecError::new(
             field,
             format!("{word:?} is not supported yet"),
@@ -148,6 +151,19 @@ fn sort_word(field: &str, word: &str, plan: &mut OptionPlan) -> Result<(), SpecE
         plan.filesystem.push((key.to_owned(), value));
     }
     Ok(())
+}
+
+/// `idmap` and `ridmap`, alone or with a mapping after `=`.
+fn idmap_word(word: &str) -> Option<(Depth, Option<String>)> {
+    let (name, text) = match word.split_once('=') {
+        Some((name, text)) => (name, Some(text.to_owned())),
+        None => (word, None),
+    };
+    match name {
+        "idmap" => Some((Depth::One, text)),
+        "ridmap" => Some((Depth::Recursive, text)),
+        _ => None,
+    }
 }
 
 /// A later word wins over an earlier one, as for `mount(8)`.
@@ -216,10 +232,10 @@ mod tests {
 
     #[test]
     fn what_is_not_honoured_is_refused() {
-        let error = plan_options("mounts[0].options", &words(&["idmap"])).expect_err("refused");
+        let error = plan_options("mounts[0].options", &words(&["remount"])).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "config.json: mounts[0].options: \"idmap\" is not supported yet"
+            "config.json: mounts[0].options: \"remount\" is not supported yet"
         );
     }
 }

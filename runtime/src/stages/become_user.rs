@@ -39,7 +39,15 @@ fn become_user(init: &mut Init) -> Result<(), StageError> {
     privilege::limit_bounding_set(&capabilities.bounding)?;
     privilege::keep_capabilities()?;
     if !init.plan.wishes.keep_groups {
-        privilege::set_groups(&process.groups)?;
+        match privilege::set_groups(&process.groups) {
+            // Where a user namespace forbids it (`own-ids`) there is nothing to drop
+            // that could be dropped; groups that are asked for are another matter.
+            Err(error)
+                if error.errno() == Errno::EPERM
+                    && process.groups.is_empty()
+                    && init.is_isolated() => {}
+            other => other?,
+        }
     }
     privilege::set_group(process.gid)?;
     privilege::set_user(process.uid)?;

@@ -4,7 +4,7 @@
 //! A copy of the mount that it lies on, rooted at it, makes it one. The copy is
 //! made private first, for a shared mount cannot become a root.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::init::Init;
@@ -23,6 +23,9 @@ pub const STAGE: Stage = Stage {
 };
 
 fn bind_root(init: &mut Init) -> Result<(), StageError> {
+    if let Some(tree) = init.handed.root.take() {
+        return bind_handed(init, tree);
+    }
     let rootfs = init.plan.rootfs.as_path();
     if init.plan.root_propagation & libc::MS_SHARED != 0 {
         // The tree is still a peer of the host's where the configuration wants
@@ -38,6 +41,23 @@ fn bind_root(init: &mut Init) -> Result<(), StageError> {
     mount::mount_setattr(tree.as_fd(), Depth::One, private)?;
     mount::move_mount(tree.as_fd(), directory.as_fd())?;
     // The descriptor of the copy goes on to stand for it now that it is attached.
+    init.root = Some(tree);
+    Ok(())
+}
+
+/// The runtime has opened the rootfs, which init may have no way to: its root of a
+/// user namespace may not pass through the folders above. Any place will do to
+/// attach it, for `pivot_root(2)` asks only that it is attached; `/` is the one
+/// that is always there, and what lies on it is out of the way of all paths.
+fn bind_handed(init: &mut Init, tree: OwnedFd) -> Result<(), StageError> {
+    let private = AttributeChange {
+        propagation: libc::MS_PRIVATE,
+        ..AttributeChange::default()
+    };
+    let top = path::open_host(Path::new("/"))?;
+    mount::mount_setattr(top.as_fd(), Depth::One, private)?;
+    mount::mount_setattr(tree.as_fd(), Depth::One, private)?;
+    mount::move_mount(tree.as_fd(), top.as_fd())?;
     init.root = Some(tree);
     Ok(())
 }

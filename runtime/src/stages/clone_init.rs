@@ -16,10 +16,12 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
-use crate::creation::{Creation, Gate, Undo};
+use super::new_session::set_oom_score;
+use crate::creation::{Creation, Gate, Handed, Undo};
 use crate::stage::{Run, Stage, StageError};
 use crate::state::START_SOCKET;
 use crate::sys::process::{self, Cloned};
+use crate::sys::procfs::Procfs;
 use crate::sys::{channel, mount, path};
 
 /// Place and contract of this stage.
@@ -39,21 +41,23 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
         (None, None) => None,
     };
     let gate = open_gate(creation)?;
-    let pid_namespace = open_pid_namespace(creation)?;
-    let (late, back) = match pid_namespace {
-        Some(namespace) if knows_pid_option(namespace.as_fd())? => (Some(namespace), None),
-        Some(namespace) => (None, Some(point_children_at(namespace.as_fd())?)),
-        None => (None, None),
-    };
+    let two_steps = creation.plan.namespaces.takes_two_steps();
+    let (late, back) = plan_pid_namespace(creation, two_steps)?;
     let comes_from_outside =
         |(_, kinds): &(OwnedFd, CloneFlags)| kinds.contains(CloneFlags::CLONE_NEWPID);
     creation.moves = late.is_some() || creation.target.as_ref().is_some_and(comes_from_outside);
+    let old_score = lend_oom_score(creation)?;
     // Other users' processes must not look into init while host descriptors are
     // still open in it (CVE-2016-9962). The exec makes it dumpable again.
-    process::set_undumpable()?;
+    if !maps_itself(creation) {
+        process::set_undumpable()?;
+    }
     // The cgroup namespace shows where init was when it was made, so it is made
     // later, when init is in its groups.
-    let namespaces = creation.plan.namespaces.new - CloneFlags::CLONE_NEWCGROUP;
+    let namespaces = match two_steps {
+        true => CloneFlags::empty(),
+        false => creation.plan.namespaces.new - CloneFlags::CLONE_NEWCGROUP,
+    };
     match clone_into_group(creation, namespaces)? {
         Cloned::Child => {
             drop(ours);
@@ -64,16 +68,25 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
             init.gate = gate;
             init.target = creation.target.take();
             init.pid_namespace = late;
+            init.handed = std::mem::take(&mut creation.handed);
             init.run()
         }
         Cloned::Parent(pid, pidfd) => {
             creation.init = Some((pid, pidfd));
             creation.channel = Some(ours);
             creation.undo.push(Undo::EndInit);
+            // Init has copies, and what is open here would keep mounts alive.
+            creation.handed = Handed::default();
         }
+    }
+    if let Some(score) = old_score {
+        set_oom_score(&Procfs::open()?, score)?;
     }
     if let Some(back) = back {
         process::setns(back.as_fd(), CloneFlags::CLONE_NEWPID)?;
+    }
+    if two_steps {
+        creation.await_move()?;
     }
     Ok(())
 }
@@ -126,6 +139,48 @@ fn open_gate(creation: &Creation) -> Result<Option<OwnedFd>, StageError> {
         }
         _ => Ok(None),
     }
+}
+
+/// A pid namespace that is joined: held until init enters it late, or with the way
+/// back after children were pointed at it. Neither where a new user namespace
+/// takes the right to join it: `join-spaces` does so before that.
+fn plan_pid_namespace(
+    creation: &Creation,
+    two_steps: bool,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>), StageError> {
+    let user = CloneFlags::CLONE_NEWUSER;
+    if two_steps && creation.plan.namespaces.new.contains(user) {
+        return Ok((None, None));
+    }
+    match open_pid_namespace(creation)? {
+        Some(namespace) if knows_pid_option(namespace.as_fd())? => Ok((Some(namespace), None)),
+        Some(_) if two_steps => Ok((None, None)),
+        Some(namespace) => Ok((None, Some(point_children_at(namespace.as_fd())?))),
+        None => Ok((None, None)),
+    }
+}
+
+/// Whether an ordinary user maps ids of their own into the new user namespace. The
+/// kernel lets nobody but root write to the files of a process that is not
+/// dumpable, so init becomes so after that, in `own-ids`. In between there is
+/// nothing in its namespaces that could look.
+fn maps_itself(creation: &Creation) -> bool {
+    let user = CloneFlags::CLONE_NEWUSER;
+    creation.plan.namespaces.new.contains(user) && !nix::unistd::geteuid().is_root()
+}
+
+/// Takes the program's OOM score for the moment in which init is made, for init
+/// gets it by that: from a user namespace it could not lower it itself. Returns
+/// what was there before.
+fn lend_oom_score(creation: &Creation) -> Result<Option<i32>, StageError> {
+    let wanted = creation.plan.process.oom_score_adj;
+    let (Some(score), true) = (wanted, creation.plan.mappings.is_some()) else {
+        return Ok(None);
+    };
+    let procfs = Procfs::open()?;
+    let before = procfs.read("self/oom_score_adj")?;
+    set_oom_score(&procfs, score)?;
+    Ok(before.trim().parse().ok())
 }
 
 /// The pid namespace that the configuration names by a path.

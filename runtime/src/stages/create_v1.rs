@@ -8,10 +8,12 @@
 
 use nix::sched::CloneFlags;
 
+use super::map_ids::give_cgroup;
 use crate::cgroup::tree::CgroupVersion;
 use crate::creation::{Creation, Undo};
 use crate::init::Message;
 use crate::stage::{Run, Stage, StageError};
+use crate::user_namespace::read_maps;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -40,7 +42,15 @@ fn create_v1(creation: &mut Creation) -> Result<(), StageError> {
                 cgroup.attach_in(CgroupVersion::V2, pid.0)?;
             }
         }
-        cgroup.create_in(CgroupVersion::V1)?;
+        if creation.plan.mappings.is_none() {
+            cgroup.create_in(CgroupVersion::V1)?;
+        } else if cgroup.scope.is_some() {
+            // A unit needs a process, so `create-v2` could not open the groups for
+            // an init that cannot open them itself.
+            cgroup.create_in(CgroupVersion::V1)?;
+            cgroup.attach_in(CgroupVersion::V1, pid.0)?;
+            give_cgroup(creation, &read_maps(*pid)?)?;
+        }
         // An init that enters a mount namespace by its path may not find its
         // groups there, so it is moved from outside, the slow way.
         if creation.plan.namespaces.joins(CloneFlags::CLONE_NEWNS) {

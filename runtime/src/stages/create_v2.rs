@@ -31,6 +31,12 @@ fn create_v2(creation: &mut Creation) -> Result<(), StageError> {
         // On failure it takes back what it made itself.
         cgroup.create_in(CgroupVersion::V2)?;
         creation.undo.push(Undo::RemoveCgroup);
+        if creation.plan.mappings.is_some() {
+            // From a user namespace init could not open a group's files any more.
+            // Whoever has one open may use it, so it gets them opened.
+            cgroup.create_in(CgroupVersion::V1)?;
+            creation.handed.entrances = cgroup.v1_entrances()?;
+        }
     }
     Ok(())
 }

@@ -25,6 +25,8 @@
 
 use std::os::fd::AsFd;
 
+use nix::sched::CloneFlags;
+
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::{process, terminal};
@@ -44,7 +46,7 @@ pub const STAGE: Stage = Stage {
 };
 
 fn enter_pids(init: &mut Init) -> Result<(), StageError> {
-    init.move_to_child()?;
+    init.move_to_child(CloneFlags::empty())?;
     // The session was the other process's, and so would its terminal be: when
     // the leader of a session ends, the kernel hangs up.
     process::setsid()?;

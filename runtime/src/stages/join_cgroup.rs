@@ -28,7 +28,13 @@ fn join_cgroup(init: &mut Init) -> Result<(), StageError> {
         // The runtime has done it.
         return Ok(());
     }
-    for entrance in cgroup.v1_entrances()? {
+    // From a user namespace they could not be opened here any more.
+    let handed = std::mem::take(&mut init.handed.entrances);
+    let entrances = match init.is_isolated() && !init.joins_container() {
+        true => handed,
+        false => cgroup.v1_entrances()?,
+    };
+    for entrance in entrances {
         entrance.enter()?;
     }
     Ok(())

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 
 use crate::init::Init;
 use crate::plan::devices::DeviceNode;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::call::SyscallError;
+use crate::sys::mount::{self, Depth};
 use crate::sys::{path, privilege};
 
 /// Place and contract of this stage.
@@ -34,7 +35,11 @@ fn make_devices(init: &mut Init) -> Result<(), StageError> {
     let mut folder = Folder::default();
     for node in &devices.nodes {
         let (directory, name) = folder.of(root, node.path.as_path())?;
-        make_node(directory, &name, node)?;
+        if init.plan.mappings.is_some() && node.kind != FileType::Fifo {
+            bind_node(directory, &name, node)?;
+        } else {
+            make_node(directory, &name, node)?;
+        }
     }
     for (target, place) in &devices.links {
         let (directory, name) = folder.of(root, place.as_path())?;
@@ -81,6 +86,37 @@ fn make_node(
         path::change_owner(directory, name, node.uid, node.gid)?;
     }
     Ok(())
+}
+
+/// The kernel lets nobody in a user namespace make a device, for they would choose
+/// its owner and mode. The host's own node is shown instead, when it is the one.
+fn bind_node(
+    directory: BorrowedFd<'_>,
+    name: &Path,
+    node: &DeviceNode,
+) -> Result<(), SyscallError> {
+    let hosts = path::open_host(node.path.as_path())?;
+    let found = path::status(hosts.as_fd())?;
+    let is_it = FileType::from_raw_mode(found.st_mode) == node.kind && found.st_rdev == node.device;
+    if !is_it {
+        let text = format!(
+            "{:?} of the host is another device, and one cannot be made in a user namespace",
+            node.path.as_path()
+        );
+        return Err(SyscallError::new(text, Errno::EPERM));
+    }
+    match path::create_node(directory, name, FileType::RegularFile, 0o644, 0) {
+        // A place for it may be there already; a mount that has it is as good.
+        Err(error) if error.errno() == Errno::EEXIST => {
+            if check_node(directory, name, node).is_ok() {
+                return Ok(());
+            }
+        }
+        other => other?,
+    }
+    let place = path::open_plain(directory, name, OFlags::PATH)?;
+    let tree = mount::open_tree_clone(hosts.as_fd(), Depth::One)?;
+    mount::move_mount(tree.as_fd(), place.as_fd())
 }
 
 fn check_node(

@@ -44,7 +44,13 @@ pub fn mount_cgroups(
     plan: &MountPlan,
 ) -> Result<(), SyscallError> {
     let place = plan.destination.as_path();
-    let change = plan.options.attributes;
+    let mut change = plan.options.attributes;
+    if init.plan.mappings.is_some() {
+        // Binds in a user namespace keep the access times of the host's mount, which
+        // are locked and mean nothing here.
+        change.set &= !libc::MOUNT_ATTR__ATIME;
+        change.clear &= !libc::MOUNT_ATTR__ATIME;
+    }
     if let [(_, directory)] = init.cgroups.as_slice() {
         return bind_group(root, place, directory, change);
     }

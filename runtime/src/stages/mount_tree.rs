@@ -7,6 +7,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use crate::copy::Own;
 use crate::init::Init;
 use crate::plan::mounts::{MountKind, MountPlan};
@@ -57,9 +59,10 @@ pub fn first_of_cgroups(mounts: &[MountPlan]) -> usize {
 pub fn mount_all(init: &mut Init, from: usize, to: usize) -> Result<(), StageError> {
     let root = init.root.take().expect("bind-root made it");
     let made = (from..to).try_for_each(|index| {
+        let handed = init.handed.take_tree(index);
         let plan = &init.plan.mounts[index];
         let place = plan.destination.as_path();
-        let mounted = mount_one(init, root.as_fd(), plan).map_err(|error| {
+        let mounted = mount_one(init, root.as_fd(), (plan, handed)).map_err(|error| {
             StageError::worded(format_args!("mounts[{index}] {place:?}"), error)
         })?;
         if let Some(tree) = mounted.filter(|_| is_kernels_place(place)) {
@@ -72,26 +75,38 @@ pub fn mount_all(init: &mut Init, from: usize, to: usize) -> Result<(), StageErr
     made
 }
 
-/// Makes one mount; its root is returned, except of those that are made of several
+/// Makes one mount; with it comes the copy that the runtime made of its source, if
+/// it did. The mount's root is returned, except of those that are made of several
 /// or by their path.
 fn mount_one(
     init: &Init,
     root: BorrowedFd<'_>,
-    plan: &MountPlan,
+    (plan, handed): (&MountPlan, Option<OwnedFd>),
 ) -> Result<Option<OwnedFd>, SyscallError> {
     let tree = match &plan.kind {
         MountKind::Filesystem { kind, source } if has_long_value(&plan.options) => {
             return mount_by_text(root, plan, kind, source).map(|()| None);
         }
-        MountKind::Filesystem { kind, source } if kind == "proc" => {
+        MountKind::Filesystem { kind, source } => {
             let namespace = init.pid_namespace.as_ref().map(AsFd::as_fd);
-            make_procfs(source, &plan.options, namespace)?
+            let made = match kind.as_str() {
+                "proc" => make_procfs(source, &plan.options, namespace),
+                _ => make_filesystem(kind, source, &plan.options),
+            };
+            match made {
+                Err(error) if error.errno() == Errno::EPERM && init.is_isolated() => {
+                    bind_hosts(kind, &plan.options, error)?
+                }
+                made => made?,
+            }
         }
-        MountKind::Filesystem { kind, source } => make_filesystem(kind, source, &plan.options)?,
-        MountKind::Bind { source, depth } => {
-            let source = path::open_host(source.as_path())?;
-            mount::open_tree_clone(source.as_fd(), *depth)?
-        }
+        MountKind::Bind { source, depth } => match handed {
+            Some(tree) => tree,
+            None => {
+                let source = path::open_host(source.as_path())?;
+                mount::open_tree_clone(source.as_fd(), *depth)?
+            }
+        },
         MountKind::Cgroup => {
             return super::mount_rest::mount_cgroups(init, root, plan).map(|()| None);
         }
@@ -174,7 +189,7 @@ fn allow_over_proc(
     }
     Err(SyscallError::new(
         "a mount over this part of procfs is refused",
-        nix::errno::Errno::EPERM,
+        Errno::EPERM,
     ))
 }
 
@@ -237,7 +252,40 @@ fn finish_filesystem(
         }
     }
     mount::fsconfig_create(context.as_fd(), kind)?;
-    mount::fsmount(context.as_fd(), options.attributes.set)
+    let tree = mount::fsmount(context.as_fd(), options.attributes.set)?;
+    if options.recursive != AttributeChange::default() {
+        mount::mount_setattr(tree.as_fd(), Depth::Recursive, options.recursive)?;
+    }
+    Ok(tree)
+}
+
+/// What stands for a filesystem whose namespace is not the container's own: only
+/// who owns the network may mount a sysfs, who owns the pids a procfs, who owns
+/// the ipc an mqueue. Callers ask for them all the same, and crun answers with
+/// the host's own.
+const HOSTS_OWN: &[(&str, &str)] = &[
+    ("mqueue", "/dev/mqueue"),
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+];
+
+fn bind_hosts(
+    kind: &str,
+    options: &OptionPlan,
+    refused: SyscallError,
+) -> Result<OwnedFd, SyscallError> {
+    let Some((_, place)) = HOSTS_OWN.iter().find(|(known, _)| *known == kind) else {
+        return Err(refused);
+    };
+    let source = path::open_host(Path::new(place))?;
+    // With all below it: a user namespace may not look under what the host mounted there.
+    let tree = mount::open_tree_clone(source.as_fd(), Depth::Recursive)?;
+    let change = AttributeChange {
+        set: options.attributes.set & !libc::MOUNT_ATTR__ATIME,
+        ..AttributeChange::default()
+    };
+    mount::mount_setattr(tree.as_fd(), Depth::Recursive, change)?;
+    Ok(tree)
 }
 
 fn change_attributes(tree: &OwnedFd, options: &OptionPlan) -> Result<(), SyscallError> {

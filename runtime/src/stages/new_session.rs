@@ -16,6 +16,7 @@ use crate::init::Init;
 use crate::labels;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::process;
+use crate::sys::procfs::Procfs;
 
 /// Place and contract of this stage.
 pub const STAGE: Stage = Stage {
@@ -32,13 +33,11 @@ pub const STAGE: Stage = Stage {
 
 fn new_session(init: &mut Init) -> Result<(), StageError> {
     process::setsid()?;
-    if let Some(score) = init.plan.process.oom_score_adj {
+    if let Some(score) = init.plan.process.oom_score_adj
+        && init.plan.mappings.is_none()
+    {
         let procfs = init.procfs.as_ref().expect("join-spaces opened it");
-        procfs
-            .write("self/oom_score_adj", &score.to_string())
-            .map_err(|error| {
-                StageError::Refused(format!("process.oomScoreAdj: {score}: {error}"))
-            })?;
+        set_oom_score(procfs, score)?;
     }
     if !init.wishes.no_new_keyring {
         let name = CString::new(format!("_ses.{}", init.plan.id)).unwrap_or_default();
@@ -84,4 +83,15 @@ fn share_keyring(init: &Init, keyring: i32) -> Result<(), StageError> {
         process::set_key_permissions(keyring, GIVEN | search)?;
     }
     Ok(())
+}
+
+/// Sets this process's own score, and that of its future children.
+///
+/// # Errors
+///
+/// `EACCES`: a score below that which some ancestor with `CAP_SYS_RESOURCE` has set.
+pub fn set_oom_score(procfs: &Procfs, score: i32) -> Result<(), StageError> {
+    procfs
+        .write("self/oom_score_adj", &score.to_string())
+        .map_err(|error| StageError::Refused(format!("process.oomScoreAdj: {score}: {error}")))
 }

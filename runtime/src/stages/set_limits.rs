@@ -5,6 +5,7 @@
 
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
+use crate::sys::call::SyscallError;
 use crate::sys::privilege;
 
 /// Place and contract of this stage.
@@ -18,9 +19,18 @@ pub const STAGE: Stage = Stage {
 
 fn set_limits(init: &mut Init) -> Result<(), StageError> {
     privilege::set_umask(init.plan.process.umask);
+    if init.plan.mappings.is_some() {
+        // The runtime does it from outside: stage `limit-init`.
+        return Ok(());
+    }
     for (index, limit) in init.plan.process.limits.iter().enumerate() {
         let set = privilege::set_limit(limit.resource, limit.name, limit.soft, limit.hard);
-        set.map_err(|call| StageError::worded(format_args!("process.rlimits[{index}]"), call))?;
+        set.map_err(|call| explain(index, call))?;
     }
     Ok(())
+}
+
+/// Names the field.
+pub fn explain(index: usize, call: SyscallError) -> StageError {
+    StageError::worded(format_args!("process.rlimits[{index}]"), call)
 }

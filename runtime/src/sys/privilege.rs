@@ -4,6 +4,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 
 use super::call::{HasErrno, SyscallError, check, finish};
+use super::process::HostPid;
 
 impl HasErrno for caps::errors::CapsError {
     fn errno(&self) -> Errno {
@@ -202,6 +203,37 @@ pub fn set_limit(resource: u32, name: &str, soft: u64, hard: u64) -> Result<(), 
     };
     finish(check(returned).map(drop), || {
         format!("setrlimit({name}, {{soft={soft}, hard={hard}}})")
+    })
+}
+
+/// `prlimit64(2)`: the same as [`set_limit`] for another process.
+///
+/// # Errors
+///
+/// As there; `EPERM` also for a process of another user.
+pub fn set_limit_of(
+    pid: HostPid,
+    resource: u32,
+    name: &str,
+    limit: (u64, u64),
+) -> Result<(), SyscallError> {
+    let (soft, hard) = limit;
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: as in `set_limit`.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.0,
+            resource,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
+    };
+    finish(check(returned).map(drop), || {
+        format!("prlimit({}, {name}, {{soft={soft}, hard={hard}}})", pid.0)
     })
 }
 

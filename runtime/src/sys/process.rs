@@ -104,8 +104,8 @@ pub fn clone3(
     Ok(Cloned::Parent(HostPid(pid as i32), pidfd))
 }
 
-/// `clone3` with `CLONE_PARENT`: a copy of this process that is a child of this
-/// one's parent. `None` in the copy, its number here.
+/// `clone3` with `CLONE_PARENT`: a copy of this process, in new namespaces, that is a
+/// child of this one's parent. `None` in the copy, its number here.
 ///
 /// # Errors
 ///
@@ -114,12 +114,12 @@ pub fn clone3(
 /// # Panics
 ///
 /// As [`clone3`].
-pub fn clone_sibling() -> Result<Option<HostPid>, SyscallError> {
+pub fn clone_sibling(namespaces: CloneFlags) -> Result<Option<HostPid>, SyscallError> {
     assert_single_thread();
     // SAFETY: all zeroes is a value of this structure of numbers. The signal at
     // the end is the parent's, and must be 0 here.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = libc::CLONE_PARENT as u64;
+    arguments.flags = libc::CLONE_PARENT as u64 | namespaces.bits() as u64;
     // SAFETY: as in `clone3`.
     let returned = unsafe {
         libc::syscall(
@@ -128,7 +128,9 @@ pub fn clone_sibling() -> Result<Option<HostPid>, SyscallError> {
             size_of::<libc::clone_args>(),
         )
     };
-    let pid = finish(check(returned), || "clone3(CLONE_PARENT)".to_owned())?;
+    let pid = finish(check(returned), || {
+        format!("clone3(CLONE_PARENT, {namespaces:?})")
+    })?;
     Ok((pid != 0).then_some(HostPid(pid as i32)))
 }
 

@@ -13,7 +13,7 @@ use crate::cgroup::plan::{CgroupManager, CgroupPlan, CgroupRequest, plan_cgroup}
 use crate::cgroup::systemd::scope::{choose_bus, observe_systemd};
 use crate::cgroup::tree::observe_tree;
 use crate::creation::stops::{Stop, Walked};
-use crate::creation::{Creation, Gate, Wishes};
+use crate::creation::{Creation, Gate, Handed, Wishes};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::open_outputs;
 use crate::ids::ContainerId;
@@ -114,6 +114,7 @@ pub fn prepare(
         record,
         folder: None,
         cgroup,
+        handed: Handed::default(),
         filter: None,
         init: None,
         channel: None,

@@ -9,7 +9,7 @@ use super::{Found, find};
 use crate::arguments::{ExecArguments, Global};
 use crate::cgroup::inner::{InnerGroups, parse_inner_groups};
 use crate::creation::stops::{Stop, Walked};
-use crate::creation::{Creation, Gate, Wishes};
+use crate::creation::{Creation, Gate, Handed, Wishes};
 use crate::error::{Error, ErrorKind};
 use crate::init::Message;
 use crate::labels;
@@ -121,6 +121,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         cgroup,
         record: found.record,
         folder: None,
+        handed: Handed::default(),
         filter: None,
         init: None,
         channel: None,

@@ -188,6 +188,10 @@ fn narration_tells_stages_and_calls() {
         let stages = lab.call(&["stages"])?.text()?;
         // Nobody asked for these, so there is nothing to tell.
         let unasked = [
+            "open-sources",
+            "map-ids",
+            "own-ids",
+            "limit-init",
             "join-cache",
             "move-links",
             "join-pids",
