@@ -19,7 +19,7 @@ fn limits(config: &mut Value) {
 /// Where version 2 is all there is, shares become a weight by a curve on which the
 /// normal share is the normal weight. The elder two took a straight line at the
 /// time of these versions; their newer ones take the curve too.
-fn weight<'a>(lab: &Lab, by_curve: &'a str, by_line: &'a str) -> &'a str {
+pub fn weight<'a>(lab: &Lab, by_curve: &'a str, by_line: &'a str) -> &'a str {
     match lab.runtime.name.as_str() {
         "runc" | "crun" => by_line,
         _ => by_curve,

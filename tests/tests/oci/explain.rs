@@ -65,7 +65,7 @@ fn a_plan_is_what_create_does() {
             ensure!(std::path::Path::new(directory).is_dir(), "{directory}");
             for write in group["writes"].as_array().unwrap() {
                 let file = write["file"].as_str().unwrap();
-                if ["pids.max", "cpu.shares"].contains(&file) {
+                if ["pids.max", "cpu.shares", "cpu.weight"].contains(&file) {
                     let found = fs::read_to_string(format!("{directory}/{file}"))?;
                     same(found.trim(), write["value"].as_str().unwrap())?;
                     values += 1;

@@ -7,15 +7,15 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, as_is, eventually, holds, same};
+use crate::lab::{Lab, as_is, eventually, has_only_v2, holds, same};
 use crate::outcome::start;
 
 /// Makes a group inside the container's own in each of some hierarchies.
 fn make_inner(lab: &Lab, controllers: &[&str], name: &str) -> Result<Vec<PathBuf>> {
     let place = |controller: &&str| {
-        let place = format!("/sys/fs/cgroup/{controller}{}/{name}", lab.group("c"));
+        let place = format!("{}/{name}", lab.group_folder("c", controller));
         fs::create_dir_all(&place).context(place.clone())?;
-        if *controller == "cpuset" {
+        if *controller == "cpuset" && !has_only_v2() {
             // A new set is empty and takes nobody.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let above = lab.group_file("c", "cpuset", file)?;
@@ -44,6 +44,15 @@ fn exec_goes_into_the_groups_that_it_is_told() {
     check(Who::Hybrid, |lab| {
         lab.start("c", as_is)?;
         make_inner(lab, &["pids", "memory"], "inner")?;
+        if has_only_v2() {
+            // One tree has no controllers to tell apart.
+            let words = ["exec", "--cgroup", "inner", "c", "cat", "/proc/self/cgroup"];
+            let told = lab.call(&words)?.text()?;
+            ensure!(told.ends_with("/inner"), "{told}");
+            let told = lab.call(&["exec", "--cgroup", "pids:inner", "c", "true"])?;
+            told.complaint()?;
+            return lab.remove("c");
+        }
         let words = [
             "exec",
             "--cgroup",
@@ -74,6 +83,7 @@ fn one_path_is_for_all_hierarchies() {
             .iter()
             .map(String::as_str)
             .filter(|name| PathBuf::from(format!("/sys/fs/cgroup/{name}")).exists())
+            .chain(has_only_v2().then_some("pids"))
             .collect();
         make_inner(lab, &names, "inner")?;
         let words = [

@@ -17,7 +17,7 @@ use berth_runtime::dbus::{Kind, Message, Value};
 use serde_json::json;
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, as_is, eventually, holds, path, same};
+use crate::lab::{Lab, as_is, eventually, has_only_v2, holds, path, same};
 use crate::outcome::{Outcome, finish};
 
 const SLICE: &str = "berthtests.slice";
@@ -165,6 +165,12 @@ fn unit(lab: &Lab, id: &str) -> String {
     format!("berth-{}-{id}.scope", lab.host.name())
 }
 
+/// The unit's group where numbers of processes are limited.
+fn unit_group(lab: &Lab, id: &str) -> String {
+    let hierarchy = if has_only_v2() { "" } else { "/pids" };
+    format!("/sys/fs/cgroup{hierarchy}/{SLICE}/{}", unit(lab, id))
+}
+
 fn in_slice(lab: &Lab, id: &str, config: &mut serde_json::Value) {
     config["linux"]["cgroupsPath"] = format!("{SLICE}:berth:{}-{id}", lab.host.name()).into();
 }
@@ -196,6 +202,12 @@ fn a_scope_is_asked_for_in_the_words_of_the_bus() {
         let property = |name: &str| systemd.property("StartTransientUnit", 2, name);
         let pid = lab.pid("c")?;
         let pids = Value::Array("u".to_owned(), vec![Value::Uint32(pid)]);
+        // systemd calls a limit of version 1 by another name.
+        let memory = if has_only_v2() {
+            "MemoryMax"
+        } else {
+            "MemoryLimit"
+        };
         for (name, value) in [
             ("Slice", Value::text(SLICE)),
             ("Delegate", Value::Bool(true)),
@@ -203,7 +215,7 @@ fn a_scope_is_asked_for_in_the_words_of_the_bus() {
             ("MemoryAccounting", Value::Bool(true)),
             ("PIDs", pids),
             ("TasksMax", Value::Uint64(20)),
-            ("MemoryLimit", Value::Uint64(64 << 20)),
+            (memory, Value::Uint64(64 << 20)),
             ("CPUQuotaPerSecUSec", Value::Uint64(500_000)),
             (
                 "AllowedCPUs",
@@ -217,7 +229,7 @@ fn a_scope_is_asked_for_in_the_words_of_the_bus() {
             ensure!(found == value, "{name}: {found:?}");
         }
         // Its groups are where systemd has them, with the limits, and init inside.
-        let group = format!("/sys/fs/cgroup/pids/{SLICE}/{}", unit(lab, "c"));
+        let group = unit_group(lab, "c");
         same(
             fs::read_to_string(format!("{group}/cgroup.procs"))?.trim(),
             &pid.to_string(),
@@ -296,7 +308,7 @@ fn a_change_that_it_refuses_is_taken_back() {
         systemd.call(lab, &words)?.text()?;
         let told = systemd.call(lab, &["update", "--pids-limit", "30", "c"])?;
         holds(told.complaint()?, &["Access to this unit is denied."])?;
-        let file = format!("/sys/fs/cgroup/pids/{SLICE}/{}/pids.max", unit(lab, "c"));
+        let file = format!("{}/pids.max", unit_group(lab, "c"));
         same(fs::read_to_string(file)?.trim(), "20")?;
         systemd
             .call(lab, &["delete", "--force", "c"])?
