@@ -15,7 +15,7 @@
 //! Try it: `cat DATA/pods/*/pod.json`, and `berth exec` while `berth run` runs.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use berth_netd::netd::Netd;
 
@@ -53,8 +53,12 @@ pub(crate) mod mount_table;
 pub(crate) mod oci_call;
 /// Where a pod's and a container's files are.
 pub mod paths;
+/// The node's range of pod addresses, told by the kubelet.
+pub(crate) mod pod_cidr;
 /// Limits of a whole pod, changed while it runs.
 pub mod pod_limits;
+/// Pressure: how long tasks of a group waited for what they wanted.
+pub mod pressure;
 /// The processes of a container.
 pub mod processes;
 /// What the engine remembers: one JSON file a sandbox, one a container.
@@ -84,7 +88,8 @@ struct Parts {
     paths: Paths,
     records: Records,
     images: ImageStore,
-    netd: Netd,
+    // A kubelet may have it take another range of addresses.
+    netd: RwLock<Netd>,
     host: HostFacts,
 }
 
@@ -114,7 +119,9 @@ impl Engine {
         let records = Records::open(&config.data_dir)?;
         let images = ImageStore::open(&config.data_dir, config.registries.clone())
             .map_err(|error| Error::caused(ErrorKind::Image, "open the image store", error))?;
-        let netd = Netd::open(&config.data_dir.join("net"), config.network.clone())
+        let mut network = config.network.clone();
+        pod_cidr::apply_kept(&config.data_dir, &mut network)?;
+        let netd = Netd::open(&config.data_dir.join("net"), network)
             .map_err(|error| Error::caused(ErrorKind::Network, "open the network", error))?;
         let host = spec::host::observe_host()?;
         Ok(Self {
@@ -123,7 +130,7 @@ impl Engine {
                 paths,
                 records,
                 images,
-                netd,
+                netd: RwLock::new(netd),
                 host,
             }),
         })
@@ -135,8 +142,19 @@ impl Engine {
     }
 
     /// The network of the pods.
-    pub fn netd(&self) -> &Netd {
-        &self.parts.netd
+    pub fn netd(&self) -> Netd {
+        let netd = self.parts.netd.read();
+        // Whoever panicked has left a whole value behind: it is set in one step.
+        netd.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace_netd(&self, netd: Netd) {
+        let mut known = self
+            .parts
+            .netd
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = netd;
     }
 
     /// What sandboxes and containers were asked to be.

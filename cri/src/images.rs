@@ -379,6 +379,11 @@ impl ImageStore {
         snapshots::unmount(&self.store, container_id, target)
     }
 
+    /// Whether there is a snapshot of this name.
+    pub fn has_snapshot(&self, container_id: &str) -> bool {
+        self.store.snapshots().join(container_id).exists()
+    }
+
     /// What a container wrote.
     ///
     /// # Errors

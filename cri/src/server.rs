@@ -27,6 +27,8 @@ mod container_events;
 mod handlers;
 /// The image service's calls.
 mod image_calls;
+/// The metrics that a kubelet passes on to Prometheus.
+mod metrics;
 /// Long lists, a piece at a time.
 mod pages;
 /// The runtime service's calls.

@@ -199,6 +199,19 @@ impl Netd {
         self.plan_locked(request, &ledger, &links).await
     }
 
+    /// Whether pods could be attached now: the kernel answers for links and for
+    /// rules, and has a family of addresses that the network uses. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Kernel` or `Unsupported`, with what does not answer.
+    pub async fn check(&self) -> Result<(), Error> {
+        let links = RouteSocket::open_here()?;
+        observe_host(links.handle(), &self.config.bridge).await?;
+        self.nft.observe_table(&self.rules_here()?).await?;
+        Ok(())
+    }
+
     /// The network's nftables table, without host ports.
     pub fn rules(&self) -> Ruleset {
         plan_rules(&self.config)

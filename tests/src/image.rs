@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 /// `busybox`, with a link for each applet.
 pub mod busybox;
+/// The images that critest asks for, under their names.
+pub mod critest;
 /// The images that the examples name.
 pub mod examples;
 /// Layers: the tar archive, its compression.

@@ -32,10 +32,22 @@ impl Machine {
     ///
     /// The caller is not root, or a package of the examples is missing.
     pub fn new() -> Result<Machine> {
+        Machine::with_images(|registry| {
+            examples::push_all(registry)?;
+            Ok(registry.mirror_configuration())
+        })
+    }
+
+    /// The same with other images: `fill` pushes them and gives the
+    /// `registries.toml` by which they are found.
+    ///
+    /// # Errors
+    ///
+    /// The caller is not root, or those of `fill`.
+    pub fn with_images(fill: impl FnOnce(&Registry) -> Result<String>) -> Result<Machine> {
         let host = Host::new()?;
         let registry = Registry::start_in(&host, Access::Open)?;
-        examples::push_all(&registry)?;
-        host.write_registries(&registry.mirror_configuration())?;
+        host.write_registries(&fill(&registry)?)?;
         let before = Sweep::before(&host)?;
         Ok(Machine {
             registry,

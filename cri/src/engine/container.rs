@@ -14,6 +14,8 @@ use crate::v1;
 
 /// From running to gone.
 mod ending;
+/// The content of images, mounted into a container.
+mod image_volumes;
 /// From a request to a container that can be started.
 pub(super) mod making;
 

@@ -422,10 +422,16 @@ impl Drop for EndOnDrop {
 }
 
 /// Ends the program and then the runtime that waits for it.
+///
+/// The runtime is the program's parent and gets the time to take its status: a
+/// program whose parent is killed first stays in the container as a zombie
+/// until whoever inherits it looks.
 async fn end_program(pid_file: &std::path::Path, child: &mut Child) {
     kill_by_pid_file(pid_file);
-    let _ = child.start_kill();
-    let _ = child.wait().await;
+    if tokio::time::timeout(DRAIN, child.wait()).await.is_err() {
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+    }
 }
 
 /// The runtime wrote the program's number as the host sees it. The number

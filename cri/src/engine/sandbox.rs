@@ -381,7 +381,7 @@ pub(super) fn gone_is_none<T>(outcome: Result<T, Error>) -> Result<Option<T>, Er
 }
 
 /// netd's kinds in the engine's words.
-pub(super) fn network_error(error: berth_netd::error::Error) -> Error {
+pub(crate) fn network_error(error: berth_netd::error::Error) -> Error {
     use berth_netd::error::ErrorKind as Net;
     let kind = match error.kind() {
         Net::Invalid => ErrorKind::Invalid,

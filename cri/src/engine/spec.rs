@@ -143,14 +143,13 @@ fn root(inputs: &SpecInputs<'_>) -> Result<Root, Error> {
 }
 
 fn linux(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Linux, Error> {
-    let context = security_context(inputs.container);
     let mut linux = LinuxBuilder::default()
         .cgroups_path(inputs.cgroups_path)
         .namespaces(namespaces::plan_namespaces(inputs, privilege)?)
         .resources(resources::plan_resources(inputs, privilege)?)
         .devices(devices::plan_nodes(inputs.devices, inputs.host, privilege)?)
-        .masked_paths(security::masked_paths(&context, privilege))
-        .readonly_paths(security::readonly_paths(&context, privilege))
+        .masked_paths(security::masked_paths(inputs.container, privilege))
+        .readonly_paths(security::readonly_paths(inputs.container, privilege))
         .build()?;
     linux.set_rootfs_propagation(mounts::rootfs_propagation(inputs.container)?);
     linux.set_seccomp(security::plan_seccomp(inputs, privilege)?);

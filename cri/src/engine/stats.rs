@@ -17,7 +17,7 @@ use super::records::{ContainerRecord, PodRecord};
 use super::sandbox::POD_INTERFACE;
 use super::spec::namespaces::PodNamespaces;
 use super::view::ContainerView;
-use super::{Engine, cgroups};
+use super::{Engine, cgroups, pressure};
 use crate::v1;
 
 /// A namespace of a pod that goes away meanwhile must not hold a listing up.
@@ -51,9 +51,10 @@ impl Engine {
             let record = &view.record;
             // One that has ended has no group any more, but still files.
             let used = match view.pid {
-                0 => CgroupStats::default(),
+                0 => GroupUse::default(),
                 _ => read_group(&record.id, &record.cgroup)?,
             };
+
             let written = images.snapshot_usage(&record.id).ok();
             Ok(v1::ContainerStats {
                 attributes: Some(attributes(record)),
@@ -66,7 +67,7 @@ impl Engine {
                     inodes_used: some(usage.inodes),
                 }),
                 swap: swap_usage(&used),
-                ..Default::default()
+                io: io_usage(&used),
             })
         })
         .await
@@ -97,26 +98,31 @@ impl Engine {
                 cpu: cpu_usage(&used),
                 memory: memory_usage(&used),
                 network,
-                process: used.pids.as_ref().map(|pids| v1::ProcessUsage {
+                process: used.numbers.pids.as_ref().map(|pids| v1::ProcessUsage {
                     timestamp: now_nanoseconds(),
                     process_count: some(pids.current),
                 }),
                 containers,
-                ..Default::default()
+                io: io_usage(&used),
             }),
             ..Default::default()
         })
     }
 
-    async fn network_usage(&self, pod: &PodRecord) -> Option<v1::NetworkUsage> {
+    /// The counters of a pod's interfaces; none for a pod on the host's network.
+    pub(crate) async fn link_statistics(&self, pod: &PodRecord) -> Option<Vec<LinkStatistics>> {
         let pod_dir = self.paths().pod(&pod.id);
         let namespaces = PodNamespaces::plan(&pod.config.0, &pod_dir).ok()?;
         let netns = namespaces.path(PodNamespace::Net)?;
         let reading = Netd::statistics(&netns);
-        let links = tokio::time::timeout(NETWORK_PATIENCE, reading)
+        tokio::time::timeout(NETWORK_PATIENCE, reading)
             .await
             .ok()?
-            .ok()?;
+            .ok()
+    }
+
+    async fn network_usage(&self, pod: &PodRecord) -> Option<v1::NetworkUsage> {
+        let links = self.link_statistics(pod).await?;
         let usage: Vec<v1::NetworkInterfaceUsage> = links.iter().map(interface_usage).collect();
         Some(v1::NetworkUsage {
             timestamp: now_nanoseconds(),
@@ -132,16 +138,30 @@ impl Engine {
     }
 }
 
-fn read_group(id: &str, group: &str) -> Result<CgroupStats, Error> {
-    cgroups::container_group(id, group)?
-        .stats()
-        .map_err(|error| {
-            Error::caused(
-                ErrorKind::Storage,
-                format!("read the use of the cgroup {group}"),
-                error,
-            )
-        })
+/// What a group used, and how long its tasks waited where the kernel counts it.
+#[derive(Debug, Default)]
+struct GroupUse {
+    numbers: CgroupStats,
+    cpu_pressure: Option<v1::PsiStats>,
+    memory_pressure: Option<v1::PsiStats>,
+    io_pressure: Option<v1::PsiStats>,
+}
+
+fn read_group(id: &str, group: &str) -> Result<GroupUse, Error> {
+    let plan = cgroups::container_group(id, group)?;
+    let numbers = plan.stats().map_err(|error| {
+        Error::caused(
+            ErrorKind::Storage,
+            format!("read the use of the cgroup {group}"),
+            error,
+        )
+    })?;
+    Ok(GroupUse {
+        numbers,
+        cpu_pressure: pressure::read(&plan, "cpu"),
+        memory_pressure: pressure::read(&plan, "memory"),
+        io_pressure: pressure::read(&plan, "io"),
+    })
 }
 
 /// What names a container in statistics.
@@ -154,18 +174,18 @@ pub(super) fn attributes(record: &ContainerRecord) -> v1::ContainerAttributes {
     }
 }
 
-fn cpu_usage(used: &CgroupStats) -> Option<v1::CpuUsage> {
-    used.cpu.as_ref().map(|cpu| v1::CpuUsage {
+fn cpu_usage(used: &GroupUse) -> Option<v1::CpuUsage> {
+    used.numbers.cpu.as_ref().map(|cpu| v1::CpuUsage {
         timestamp: now_nanoseconds(),
         usage_core_nano_seconds: some(cpu.usage_ns),
         // A rate needs two looks; who asks twice has both.
         usage_nano_cores: None,
-        psi: None,
+        psi: used.cpu_pressure,
     })
 }
 
-fn memory_usage(used: &CgroupStats) -> Option<v1::MemoryUsage> {
-    used.memory.as_ref().map(|memory| v1::MemoryUsage {
+fn memory_usage(used: &GroupUse) -> Option<v1::MemoryUsage> {
+    used.numbers.memory.as_ref().map(|memory| v1::MemoryUsage {
         timestamp: now_nanoseconds(),
         working_set_bytes: some(memory.working_set_bytes),
         available_bytes: memory
@@ -175,12 +195,19 @@ fn memory_usage(used: &CgroupStats) -> Option<v1::MemoryUsage> {
         rss_bytes: some(memory.rss_bytes),
         page_faults: detail(&memory.detail, &["pgfault", "total_pgfault"]),
         major_page_faults: detail(&memory.detail, &["pgmajfault", "total_pgmajfault"]),
-        psi: None,
+        psi: used.memory_pressure,
     })
 }
 
-fn swap_usage(used: &CgroupStats) -> Option<v1::SwapUsage> {
-    let swap = used.memory.as_ref()?.swap_bytes?;
+fn io_usage(used: &GroupUse) -> Option<v1::IoUsage> {
+    used.io_pressure.map(|psi| v1::IoUsage {
+        timestamp: now_nanoseconds(),
+        psi: Some(psi),
+    })
+}
+
+fn swap_usage(used: &GroupUse) -> Option<v1::SwapUsage> {
+    let swap = used.numbers.memory.as_ref()?.swap_bytes?;
     Some(v1::SwapUsage {
         timestamp: now_nanoseconds(),
         swap_available_bytes: None,

@@ -6,7 +6,7 @@
 use tonic::{Request, Response, Status, async_trait};
 
 use super::pages::{Pages, pages};
-use super::{CriServer, container_events, status};
+use super::{CriServer, container_events, metrics, status};
 use crate::engine::error::ErrorKind;
 use crate::service::CriService;
 use crate::v1;
@@ -237,16 +237,20 @@ impl RuntimeService for CriServer {
 
     async fn update_runtime_config(
         &self,
-        _request: Request<v1::UpdateRuntimeConfigRequest>,
+        request: Request<v1::UpdateRuntimeConfigRequest>,
     ) -> Answer<v1::UpdateRuntimeConfigResponse> {
-        not_served("UpdateRuntimeConfig")
+        let config = request.into_inner().runtime_config.unwrap_or_default();
+        let pod_cidr = config.network_config.unwrap_or_default().pod_cidr;
+        // A kubelet without a range of its own says nothing by it.
+        if !pod_cidr.is_empty() {
+            self.engine.set_pod_cidr(&pod_cidr).await?;
+        }
+        Ok(Response::new(v1::UpdateRuntimeConfigResponse {}))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
-        Ok(Response::new(status::status(
-            self,
-            request.into_inner().verbose,
-        )))
+        let verbose = request.into_inner().verbose;
+        Ok(Response::new(status::status(self, verbose).await))
     }
 
     async fn checkpoint_container(
@@ -283,14 +287,20 @@ impl RuntimeService for CriServer {
         &self,
         _request: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Answer<v1::ListMetricDescriptorsResponse> {
-        not_served("ListMetricDescriptors")
+        let descriptors = metrics::descriptors();
+        Ok(Response::new(v1::ListMetricDescriptorsResponse {
+            descriptors,
+        }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _request: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
-        not_served("ListPodSandboxMetrics")
+        let pod_metrics = self.pod_metrics().await?;
+        Ok(Response::new(v1::ListPodSandboxMetricsResponse {
+            pod_metrics,
+        }))
     }
 
     type StreamPodSandboxMetricsStream = Pages<v1::StreamPodSandboxMetricsResponse>;
@@ -299,7 +309,12 @@ impl RuntimeService for CriServer {
         &self,
         _request: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Pages<v1::StreamPodSandboxMetricsResponse>> {
-        not_served("StreamPodSandboxMetrics")
+        let items = self.pod_metrics().await?;
+        Ok(pages(items, |pod_sandbox_metrics| {
+            v1::StreamPodSandboxMetricsResponse {
+                pod_sandbox_metrics,
+            }
+        }))
     }
 
     async fn runtime_config(

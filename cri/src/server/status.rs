@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::CriServer;
+use crate::engine::sandbox::network_error;
 use crate::v1;
 
 /// The version of the messages; a kubelet accepts this one only.
 const API_VERSION: &str = "v1";
 /// What a kubelet's own version field must be.
 const KUBELET_API_VERSION: &str = "0.1.0";
+
+/// A kubelet asks every few seconds and waits.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names and versions. A kubelet refuses a runtime that leaves one out.
 pub(super) fn version() -> v1::VersionResponse {
@@ -24,10 +29,11 @@ pub(super) fn version() -> v1::VersionResponse {
 }
 
 /// The two conditions that a kubelet waits for, and what pods may ask for.
-pub(super) fn status(server: &CriServer, verbose: bool) -> v1::StatusResponse {
+pub(super) async fn status(server: &CriServer, verbose: bool) -> v1::StatusResponse {
+    let network = network_trouble(server).await;
     let conditions = vec![
         condition("RuntimeReady", "RuntimeNotReady", runtime_trouble(server)),
-        condition("NetworkReady", "NetworkNotReady", None),
+        condition("NetworkReady", "NetworkNotReady", network),
     ];
     v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions }),
@@ -84,11 +90,25 @@ fn runtime_trouble(server: &CriServer) -> Option<String> {
     None
 }
 
+/// What would keep every pod from getting a network.
+async fn network_trouble(server: &CriServer) -> Option<String> {
+    let netd = server.engine.netd();
+    match tokio::time::timeout(NETWORK_PATIENCE, netd.check()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(network_error(error).chain()),
+        Err(_) => Some(format!(
+            "the kernel did not answer within {} seconds",
+            NETWORK_PATIENCE.as_secs()
+        )),
+    }
+}
+
 /// What an operator asks for with `crictl info`.
 fn info(server: &CriServer) -> HashMap<String, String> {
     let config = server.engine.config();
-    let subnets: Vec<String> = config
-        .network
+    let netd = server.engine.netd();
+    let subnets: Vec<String> = netd
+        .config()
         .subnets
         .iter()
         .map(ToString::to_string)

@@ -16,27 +16,6 @@ use super::{ImagePlan, LayerPlan, busybox, host_file};
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 
-/// Listens on 80 over IPv4 and IPv6 and serves `/usr/share/nginx/html`. One
-/// worker: a test's nginx has nothing to do in parallel.
-const CONFIGURATION: &str = "\
-user www-data;
-worker_processes 1;
-pid /run/nginx.pid;
-error_log /dev/stderr notice;
-events { worker_connections 256; }
-http {
-    include /etc/nginx/mime.types;
-    default_type application/octet-stream;
-    access_log /dev/stdout;
-    server {
-        listen 80;
-        listen [::]:80;
-        root /usr/share/nginx/html;
-        index index.html;
-    }
-}
-";
-
 /// The page that is served when nothing is mounted over it.
 pub const WELCOME: &str =
     "<!DOCTYPE html>\n<title>Welcome to nginx!</title>\n<h1>Welcome to nginx!</h1>\n";
@@ -56,7 +35,11 @@ pub fn plan() -> Result<ImagePlan> {
     for library in libraries(PROGRAM)? {
         add_with_parents(&mut entries, &library)?;
     }
-    entries.push(Entry::file("etc/nginx/nginx.conf", 0o644, CONFIGURATION));
+    entries.push(Entry::file(
+        "etc/nginx/nginx.conf",
+        0o644,
+        configuration(80),
+    ));
     entries.push(host_file(
         Path::new("/etc/nginx/mime.types"),
         "etc/nginx/mime.types",
@@ -83,6 +66,31 @@ pub fn plan() -> Result<ImagePlan> {
     })
 }
 
+/// Listens on a port over IPv4 and IPv6 and serves `/usr/share/nginx/html`. One
+/// worker: a test's nginx has nothing to do in parallel.
+pub fn configuration(port: u16) -> String {
+    format!(
+        "\
+user www-data;
+worker_processes 1;
+pid /run/nginx.pid;
+error_log /dev/stderr notice;
+events {{ worker_connections 256; }}
+http {{
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    access_log /dev/stdout;
+    server {{
+        listen {port};
+        listen [::]:{port};
+        root /usr/share/nginx/html;
+        index index.html;
+    }}
+}}
+"
+    )
+}
+
 /// The files that the dynamic loader would map for a program.
 ///
 /// # Errors
@@ -106,7 +114,12 @@ pub fn libraries(program: &str) -> Result<Vec<String>> {
     Ok(paths.map(str::to_owned).collect())
 }
 
-fn add_with_parents(entries: &mut Vec<Entry>, library: &str) -> Result<()> {
+/// Adds a file of this machine at its own path, its folders before it.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn add_with_parents(entries: &mut Vec<Entry>, library: &str) -> Result<()> {
     let target = library.trim_start_matches('/');
     for (index, _) in target.match_indices('/') {
         let parent = &target[..index];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use berth_runtime::monitor::protocol::{ContainerState as LiveState, Request};
 
-use super::image_error;
+use super::{image_error, image_volumes};
 use crate::engine::error::{Error, ErrorKind, Failures};
 use crate::engine::monitor_link::{self, blocking};
 use crate::engine::records::lock::LockedPod;
@@ -109,6 +109,7 @@ impl Engine {
         let rootfs = self.paths().rootfs(pod_id, id);
         let id = id.to_owned();
         blocking(move || {
+            image_volumes::remove(&images, &bundle, &id)?;
             images.unmount_snapshot(&id, &rootfs).map_err(image_error)?;
             mount_table::remove_unmounted(&bundle)
         })

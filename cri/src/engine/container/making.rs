@@ -12,7 +12,7 @@ use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{CreateContainer, PodNamespace, Request};
 use oci_spec::runtime::Spec;
 
-use super::image_error;
+use super::{image_error, image_volumes};
 use crate::engine::Engine;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::id::random_id;
@@ -39,6 +39,8 @@ const CONFIG_FILE: &str = "config.json";
 struct ContainerPlan {
     pod: PodRecord,
     image: Image,
+    /// The images of its image volumes, in the mounts' order.
+    volumes: Vec<Image>,
     record: ContainerRecord,
 }
 
@@ -66,9 +68,10 @@ impl Engine {
 
     fn plan_container(&self, request: v1::CreateContainerRequest) -> Result<ContainerPlan, Error> {
         let pod = self.sandbox(&request.pod_sandbox_id)?;
-        let config = request
+        let mut config = request
             .config
             .ok_or_else(|| Error::invalid("config: is missing"))?;
+        let volumes = image_volumes::plan(&mut config.mounts, self.images())?;
         let name = config
             .metadata
             .as_ref()
@@ -100,7 +103,12 @@ impl Engine {
             config: Encoded(config),
             id,
         };
-        Ok(ContainerPlan { pod, image, record })
+        Ok(ContainerPlan {
+            pod,
+            image,
+            volumes,
+            record,
+        })
     }
 
     fn find_image(&self, config: &v1::ContainerConfig) -> Result<Image, Error> {
@@ -188,9 +196,15 @@ impl Engine {
         self.mount_image(plan, &rootfs).await?;
         let (run_as, spec) = {
             let engine = self.clone();
-            let (pod, image, record) = (plan.pod.clone(), plan.image.clone(), record.clone());
+            let (pod, image) = (plan.pod.clone(), plan.image.clone());
+            // The places of the image volumes are nobody else's business: what
+            // is kept and told is the request.
+            let mut record = record.clone();
+            let (bundle, volumes) = (bundle.clone(), plan.volumes.clone());
             let rootfs = rootfs.clone();
             blocking(move || {
+                let mounts = &mut record.config.0.mounts;
+                image_volumes::mount(engine.images(), &bundle, &record.id, &volumes, mounts)?;
                 engine.observe_and_plan(&Subject {
                     pod: &pod,
                     image: &image,

@@ -166,9 +166,6 @@ fn plan_one(mount: &v1::Mount) -> Result<Mount, Error> {
             "mounts.container_path: the root itself cannot be mounted over",
         ));
     }
-    if mount.image.is_some() {
-        return Err(unsupported(&destination, "image volumes"));
-    }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(unsupported(&destination, "id-mapped mounts"));
     }

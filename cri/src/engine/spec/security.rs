@@ -58,7 +58,9 @@ pub fn plan_seccomp(
     }
 }
 
-/// The choice of a container: berth's own filter unless another is asked for.
+/// The choice of a container. Without one there is no filter, as the CRI's
+/// validation suite has it: whoever wants the default one says so, as a pod
+/// worker of ours and a kubelet with `--seccomp-default` do.
 ///
 /// # Errors
 ///
@@ -69,7 +71,7 @@ pub fn seccomp_choice(context: &v1::LinuxContainerSecurityContext) -> Result<Sec
         return Ok(SeccompChoice::Unconfined);
     }
     let Some(profile) = &context.seccomp else {
-        return Ok(SeccompChoice::RuntimeDefault);
+        return Ok(SeccompChoice::Unconfined);
     };
     match profile_type("seccomp", profile)? {
         ProfileType::Unconfined => Ok(SeccompChoice::Unconfined),
@@ -130,28 +132,36 @@ fn profile_type(
 
 /// Paths that a program finds empty.
 ///
-/// An empty list of the request is taken as "not stated": the wire cannot tell
-/// the two apart, and hiding too much is the mistake that can be seen.
-pub fn masked_paths(
-    context: &v1::LinuxContainerSecurityContext,
-    privilege: Privilege,
-) -> Vec<String> {
-    choose_paths(&context.masked_paths, &DEFAULT_MASKED_PATHS, privilege)
+/// A kubelet states them for every container, and states an empty list for
+/// `procMount: Unmasked`. Only a request without any security context leaves
+/// the choice to us, and then hiding too much is the mistake that can be seen.
+pub fn masked_paths(container: &v1::ContainerConfig, privilege: Privilege) -> Vec<String> {
+    choose_paths(container, privilege, &DEFAULT_MASKED_PATHS, |context| {
+        &context.masked_paths
+    })
 }
 
 /// Paths that a program cannot write to.
-pub fn readonly_paths(
-    context: &v1::LinuxContainerSecurityContext,
-    privilege: Privilege,
-) -> Vec<String> {
-    choose_paths(&context.readonly_paths, &DEFAULT_READONLY_PATHS, privilege)
+pub fn readonly_paths(container: &v1::ContainerConfig, privilege: Privilege) -> Vec<String> {
+    choose_paths(container, privilege, &DEFAULT_READONLY_PATHS, |context| {
+        &context.readonly_paths
+    })
 }
 
-fn choose_paths(stated: &[String], default: &[&str], privilege: Privilege) -> Vec<String> {
-    match (privilege, stated) {
+fn choose_paths(
+    container: &v1::ContainerConfig,
+    privilege: Privilege,
+    default: &[&str],
+    stated: fn(&v1::LinuxContainerSecurityContext) -> &Vec<String>,
+) -> Vec<String> {
+    let context = container
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
+    match (privilege, context) {
         (Privilege::Privileged, _) => Vec::new(),
-        (Privilege::Confined, []) => default.iter().map(|path| (*path).to_owned()).collect(),
-        (Privilege::Confined, stated) => stated.to_vec(),
+        (Privilege::Confined, None) => default.iter().map(|path| (*path).to_owned()).collect(),
+        (Privilege::Confined, Some(context)) => stated(context).clone(),
     }
 }
 
@@ -175,9 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_is_on_unless_it_is_turned_off() {
+    fn the_filter_is_the_one_that_is_asked_for() {
         let choose = |context| seccomp_choice(&context).unwrap();
-        assert_eq!(choose(with_seccomp(None)), SeccompChoice::RuntimeDefault);
+        assert_eq!(choose(with_seccomp(None)), SeccompChoice::Unconfined);
+        assert_eq!(
+            choose(with_seccomp(Some(profile(ProfileType::RuntimeDefault, "")))),
+            SeccompChoice::RuntimeDefault
+        );
         assert_eq!(
             choose(with_seccomp(Some(profile(ProfileType::Unconfined, "")))),
             SeccompChoice::Unconfined
@@ -223,12 +237,24 @@ mod tests {
     }
 
     #[test]
-    fn proc_is_masked_unless_privileged() {
-        let mut context = v1::LinuxContainerSecurityContext::default();
-        assert!(masked_paths(&context, Privilege::Confined).contains(&"/proc/kcore".to_owned()));
-        assert!(readonly_paths(&context, Privilege::Confined).contains(&"/proc/sys".to_owned()));
-        assert!(masked_paths(&context, Privilege::Privileged).is_empty());
-        context.masked_paths = vec!["/proc/keys".to_owned()];
-        assert_eq!(masked_paths(&context, Privilege::Confined), ["/proc/keys"]);
+    fn proc_is_masked_unless_the_request_says_otherwise() {
+        let stating = |paths: &[&str]| v1::ContainerConfig {
+            linux: Some(v1::LinuxContainerConfig {
+                security_context: Some(v1::LinuxContainerSecurityContext {
+                    masked_paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let (confined, silent) = (Privilege::Confined, v1::ContainerConfig::default());
+        assert!(masked_paths(&silent, confined).contains(&"/proc/kcore".to_owned()));
+        assert!(readonly_paths(&silent, confined).contains(&"/proc/sys".to_owned()));
+        assert!(masked_paths(&silent, Privilege::Privileged).is_empty());
+        let keys = stating(&["/proc/keys"]);
+        assert_eq!(masked_paths(&keys, confined), ["/proc/keys"]);
+        // procMount: Unmasked.
+        assert!(masked_paths(&stating(&[]), confined).is_empty());
     }
 }

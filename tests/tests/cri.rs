@@ -1,0 +1,21 @@
+//! `berth cri` as a kubelet and its clients use it.
+//!
+//! Each test has a machine of its own with a server in it, and speaks to it by
+//! the generated client over the socket. Needs root. What others wrote to judge
+//! a server (critest, crictl) runs where `CRITEST` and `CRICTL` name it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite's own functions may panic as its tests may"
+)]
+
+#[path = "cri/world.rs"]
+mod world;
+
+/// Every call's common path, bad input, and what a killed server loses: nothing.
+#[path = "cri/calls.rs"]
+mod calls;
+
+/// The suites of cri-tools.
+#[path = "cri/critest.rs"]
+mod critest;
