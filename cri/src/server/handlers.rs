@@ -62,19 +62,17 @@ async fn ask(program: &Path) -> Option<Value> {
     serde_json::from_slice(&answer.stdout).ok()
 }
 
-/// The two things that a kubelet wants to know. Pure.
+/// What a kubelet wants to know. Pure.
 fn read(features: &Value) -> v1::RuntimeHandlerFeatures {
     let holds = |list: &Value, word: &str| {
         let words = list.as_array();
         words.is_some_and(|words| words.iter().any(|one| one == word))
     };
-    let linux = &features["linux"];
     v1::RuntimeHandlerFeatures {
         recursive_read_only_mounts: holds(&features["mountOptions"], "rro"),
-        // A pod's volumes and root belong to the host's users: without id-mapped
-        // mounts a user namespace could not read them.
-        user_namespaces: holds(&linux["namespaces"], "user")
-            && linux["mountExtensions"]["idmap"]["enabled"] == true,
+        // Whatever the runtime can do: the engine makes a pod's namespaces and
+        // roots for the host's users, and refuses a pod that wants its own.
+        user_namespaces: false,
     }
 }
 
@@ -85,14 +83,9 @@ mod tests {
 
     #[test]
     fn features_are_read_as_the_spec_writes_them() {
-        let full = json!({
-            "mountOptions": ["ro", "rro"],
-            "linux": {"namespaces": ["pid", "user"], "mountExtensions": {"idmap": {"enabled": true}}}
-        });
-        let read_full = read(&full);
-        assert!(read_full.recursive_read_only_mounts && read_full.user_namespaces);
-        let without_idmap = read(&json!({"linux": {"namespaces": ["user"]}}));
-        assert!(!without_idmap.user_namespaces && !without_idmap.recursive_read_only_mounts);
-        assert!(!read(&Value::Null).user_namespaces);
+        let full = read(&json!({"mountOptions": ["ro", "rro"]}));
+        assert!(full.recursive_read_only_mounts && !full.user_namespaces);
+        assert!(!read(&json!({"mountOptions": ["ro"]})).recursive_read_only_mounts);
+        assert!(!read(&Value::Null).recursive_read_only_mounts);
     }
 }

@@ -472,6 +472,45 @@ fn an_image_is_a_volume() -> Result<()> {
 }
 
 #[test]
+fn masked_paths_are_empty_and_cannot_be_run() -> Result<()> {
+    run(async |mut world| {
+        world.pull().await?;
+        let pod = world.run_sandbox(world.sandbox("masked")).await?;
+        let masking = |world: &crate::world::World, name: &str, paths: &[&str]| {
+            let mut config = world.container(name, "exec sleep 1000");
+            config.linux = Some(v1::LinuxContainerConfig {
+                security_context: Some(v1::LinuxContainerSecurityContext {
+                    masked_paths: words(paths),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            });
+            config
+        };
+        let config = masking(&world, "some", &["/bin/ls", "/etc/passwd"]);
+        let id = world.create(&pod, config).await?;
+        world.start(&id).await?;
+        let script = "wc -c </etc/passwd; /bin/ls; echo $?";
+        let (text, _) = world.exec(&id, &["sh", "-c", script]).await?;
+        ensure!(text.contains("0\n") && text.contains("126\n"), "{text}");
+        // procMount: Unmasked states an empty list.
+        let config = masking(&world, "none", &[]);
+        let none = world.create(&pod, config).await?;
+        world.start(&none).await?;
+        let count = ["grep", "-c", " /proc/", "/proc/self/mountinfo"];
+        let (text, _) = world.exec(&none, &count).await?;
+        ensure!(text == "0\n", "{text}");
+        let silent = world
+            .run_container(&pod, "silent", "exec sleep 1000")
+            .await?;
+        let (text, _) = world.exec(&silent, &count).await?;
+        ensure!(text != "0\n", "the defaults are masked");
+        world.remove_sandbox(&pod).await?;
+        Ok(world)
+    })
+}
+
+#[test]
 fn a_killed_server_loses_nothing() -> Result<()> {
     run(async |mut world| {
         world.pull().await?;
