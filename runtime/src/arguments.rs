@@ -30,7 +30,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        default_value = "/run/berth/oci",
+        default_value_os_t = crate::rootless::default_root(),
         value_name = "DIR"
     )]
     pub root: PathBuf,
@@ -55,8 +55,9 @@ pub struct Global {
     /// Who makes the cgroups
     #[arg(long, global = true, value_enum)]
     pub cgroup_manager: Option<Manager>,
-    /// Run as an ordinary user (not supported yet)
-    #[arg(long, global = true, value_enum, default_value_t = Rootless::Auto)]
+    /// Whether an ordinary user calls; after `spec`: a configuration for one
+    #[arg(long, global = true, value_enum, default_value_t = Rootless::Auto,
+          num_args = 0..=1, default_missing_value = "true")]
     pub rootless: Rootless,
     /// Print every stage and every call of the kernel with its result
     #[arg(long, global = true)]

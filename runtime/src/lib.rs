@@ -51,6 +51,8 @@ pub mod relay;
 pub mod report;
 /// Classes of cache and memory bandwidth.
 pub mod resctrl;
+/// Containers of an ordinary user.
+pub mod rootless;
 /// This program, as nobody in a container can write to it.
 pub mod sealing;
 /// Filters of system calls.

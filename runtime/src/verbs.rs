@@ -47,10 +47,6 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
     if global.narrate {
         sys::call::narrate();
     }
-    if global.rootless == crate::arguments::Rootless::True {
-        let text = "--rootless: not supported yet; nothing was done";
-        return Err(Error::new(ErrorKind::BadInput, text));
-    }
     match &arguments.verb {
         Verb::Create(arguments) => create::create(global, arguments),
         Verb::Start(named) => start::start(global, &named.id),
@@ -65,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
         Verb::Resume(named) => pause::resume(global, &named.id),
         Verb::Update(arguments) => update::update(global, arguments),
         Verb::Events(arguments) => events::events(global, arguments),
-        Verb::Spec(arguments) => spec::spec(arguments),
+        Verb::Spec(arguments) => spec::spec(global, arguments),
         Verb::Features => features::features(),
         Verb::Step(arguments) => step::step(global, arguments),
         Verb::Plan(arguments) => plan::plan(global, arguments),

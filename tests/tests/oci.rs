@@ -73,6 +73,9 @@ mod namespaces;
 /// The program and what it is given.
 #[path = "oci/process.rs"]
 mod process;
+/// Containers of an ordinary user.
+#[path = "oci/rootless.rs"]
+mod rootless;
 /// When and where the program runs.
 #[path = "oci/schedule.rs"]
 mod schedule;

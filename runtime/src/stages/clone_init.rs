@@ -58,7 +58,8 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
         true => CloneFlags::empty(),
         false => creation.plan.namespaces.new - CloneFlags::CLONE_NEWCGROUP,
     };
-    match clone_into_group(creation, namespaces)? {
+    let cloned = clone_into_group(creation, namespaces);
+    match cloned.map_err(|error| explain(creation, error))? {
         Cloned::Child => {
             drop(ours);
             // The lock says that the runtime lives; a copy of it would lie.
@@ -197,6 +198,22 @@ fn open_pid_namespace(creation: &Creation) -> Result<Option<OwnedFd>, StageError
 fn knows_pid_option(namespace: BorrowedFd<'_>) -> Result<bool, StageError> {
     let context = mount::fsopen("proc")?;
     Ok(mount::fsconfig_descriptor(context.as_fd(), "pidns", namespace).is_ok())
+}
+
+/// An ordinary user has the right to all other namespaces only in a user namespace.
+fn explain(creation: &Creation, error: StageError) -> StageError {
+    let isolated = creation.plan.mappings.is_some() || creation.target.is_some();
+    match error {
+        StageError::Call(call)
+            if call.errno() == Errno::EPERM && !isolated && !nix::unistd::geteuid().is_root() =>
+        {
+            StageError::Refused(format!(
+                "{call} (an ordinary user needs a namespace of type user in linux.namespaces; \
+                 `berth-oci spec --rootless` writes one)"
+            ))
+        }
+        other => other,
+    }
 }
 
 /// Points future children at another pid namespace; returns the way back.

@@ -20,6 +20,7 @@ use crate::ids::ContainerId;
 use crate::labels;
 use crate::notify;
 use crate::plan::{self, CreatePlan};
+use crate::rootless;
 use crate::stage::behind;
 use crate::stages;
 use crate::state::{Record, StateStore};
@@ -91,7 +92,7 @@ pub fn prepare(
         );
         return Err(Error::new(ErrorKind::BadInput, text));
     }
-    let cgroup = plan_cgroups(global.cgroups(), &plan)?;
+    let cgroup = plan_cgroups(global, &plan)?;
     let record = Record {
         id,
         oci_version: spec.version().clone(),
@@ -195,10 +196,8 @@ fn read_config(file: &Path) -> Result<(Vec<u8>, Spec), Error> {
 /// # Errors
 ///
 /// A limit that no controller of this machine can hold.
-pub fn plan_cgroups(
-    manager: CgroupManager,
-    plan: &CreatePlan,
-) -> Result<Option<CgroupPlan>, Error> {
+pub fn plan_cgroups(global: &Global, plan: &CreatePlan) -> Result<Option<CgroupPlan>, Error> {
+    let manager = global.cgroups();
     if manager == CgroupManager::Disabled {
         return Ok(None);
     }
@@ -213,6 +212,10 @@ pub fn plan_cgroups(
         manager,
         annotations: Some(&plan.annotations),
     };
+    // A user's systemd gives what it has; what it has not it refuses.
+    if manager == CgroupManager::Cgroupfs && rootless::applies(global) {
+        return Ok(rootless::plan_delegated(&request, tree)?);
+    }
     Ok(Some(plan_cgroup(&request, &tree)?))
 }
 

@@ -146,7 +146,7 @@ fn remove_remains(global: &Global, id: &str) -> Result<i32, Error> {
     };
     if let Ok(spec) = folder.read_config()
         && let Ok(plan) = plan_create(&id, folder.path(), &spec)
-        && let Some(cgroup) = plan_cgroups(global.cgroups(), &plan)?
+        && let Some(cgroup) = plan_cgroups(global, &plan)?
     {
         cgroup.remove()?;
     }

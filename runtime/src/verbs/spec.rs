@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::arguments::SpecArguments;
+use crate::arguments::{Global, Rootless, SpecArguments};
 use crate::error::{Error, ErrorKind};
 use crate::plan::hiding::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 
@@ -14,7 +14,7 @@ use crate::plan::hiding::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 /// # Errors
 ///
 /// When there is one already: it is not overwritten.
-pub fn spec(arguments: &SpecArguments) -> Result<i32, Error> {
+pub fn spec(global: &Global, arguments: &SpecArguments) -> Result<i32, Error> {
     let file = arguments.bundle.join("config.json");
     let mut options = OpenOptions::new();
     let mut opened = options
@@ -25,7 +25,11 @@ pub fn spec(arguments: &SpecArguments) -> Result<i32, Error> {
             let text = format!("{}: {error}; nothing was written", file.display());
             Error::new(ErrorKind::BadInput, text)
         })?;
-    let text = format!("{:#}\n", starting_point());
+    let mut config = starting_point();
+    if global.rootless == Rootless::True {
+        make_rootless(&mut config);
+    }
+    let text = format!("{config:#}\n");
     opened
         .write_all(text.as_bytes())
         .map_err(|error| Error::of_file(&file, &error))?;
@@ -73,4 +77,31 @@ pub fn starting_point() -> Value {
             "readonlyPaths": DEFAULT_READONLY_PATHS
         }
     })
+}
+
+/// The same for an ordinary user, who is root in a user namespace of that one id:
+/// no limits, for there may be no cgroups, and the caller's network, for nobody
+/// would connect another; sysfs goes with the network.
+fn make_rootless(config: &mut Value) {
+    let own = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    let linux = &mut config["linux"];
+    linux["uidMappings"] = own(nix::unistd::geteuid().as_raw());
+    linux["gidMappings"] = own(nix::unistd::getegid().as_raw());
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+        if mount["type"] == "sysfs" {
+            *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
+                            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
+        }
+        // A group that the one id does not bring along.
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
 }

@@ -119,6 +119,11 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "crun gives the program the caller's limits",
     },
     Difference {
+        case: "rootless::more_ids_come_from_newuidmap",
+        runtime: "runc",
+        reason: "runc 1.1 gives no groups to a program of an ordinary user",
+    },
+    Difference {
         case: "userns::a_network_of_the_hosts_may_be_joined",
         runtime: "runc",
         reason: "runc 1.1 cannot exec there: it joins the user namespace before the network",
