@@ -31,6 +31,10 @@
 //! copy in memory serves instead, unless the file is root's and thus not
 //! theirs to write at all.
 //!
+//! On x86-64 the three calls are made before the C library begins
+//! (`sys/first.rs`); what is here then finds the program sealed. It is the way of
+//! other processors, and of machines where one of the calls fails.
+//!
 //! Try: `berth-oci run` with `/proc/self/exe` as program and `pod-init` as its
 //! argument, and `readlink /proc/PID/exe` from outside.
 

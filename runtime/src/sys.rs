@@ -10,6 +10,9 @@ pub mod bpf;
 pub mod call;
 /// Sockets between the runtime and init, and descriptors sent over them.
 pub mod channel;
+/// What runs before the C library does.
+#[cfg(target_arch = "x86_64")]
+pub mod first;
 /// Ctrl-C that only interrupts.
 pub mod interrupt;
 /// Mounts without paths: fsopen(2), open_tree(2), move_mount(2).

@@ -1,0 +1,9 @@
+//! Tells the linker where `berth-oci` begins (`src/sys/first.rs`).
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let of = |name: &str| std::env::var(name).unwrap_or_default();
+    if of("CARGO_CFG_TARGET_ARCH") == "x86_64" && of("CARGO_CFG_TARGET_OS") == "linux" {
+        println!("cargo:rustc-link-arg-bin=berth-oci=-Wl,--entry=berth_first");
+    }
+}
