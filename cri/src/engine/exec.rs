@@ -21,7 +21,10 @@ use oci_spec::runtime::{Process, UserBuilder};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use self::output::{DRAIN, copy_output};
 use super::container::making::read_config;
 use super::error::{Error, ErrorKind};
 use super::id::random_id;
@@ -33,12 +36,11 @@ use crate::v1;
 
 /// The program's terminal: its master end arrives over a socket.
 mod console;
+/// What a program wrote, to its last byte, but no longer.
+mod output;
 
 /// What `exec_sync` collects of each stream; more is an error that says so.
 const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
-/// After the program ended, how long what it left in the background may still
-/// write before its pipes are closed.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// A program to run in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,6 +137,10 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(runtime_failed)?;
+        let mut guard = EndOnDrop {
+            pid_file: prepared.pid_file.clone(),
+            armed: true,
+        };
         let collected = collect(&mut child);
         let outcome = if timeout.is_zero() {
             collected.await
@@ -154,6 +160,7 @@ impl Engine {
         if outcome.is_err() {
             end_program(&prepared.pid_file, &mut child).await;
         }
+        guard.armed = false;
         outcome
     }
 
@@ -208,16 +215,14 @@ impl Engine {
                     let _ = pipe.shutdown().await;
                 })
             });
-        let stdout = tokio::spawn(copy_all(child.stdout.take(), io.stdout));
-        let stderr = tokio::spawn(copy_all(child.stderr.take(), io.stderr));
+        let ended = CancellationToken::new();
+        let mut output = JoinSet::new();
+        output.spawn(copy_output(child.stdout.take(), io.stdout, ended.clone()));
+        output.spawn(copy_output(child.stderr.take(), io.stderr, ended.clone()));
         let status = child.wait().await.map_err(runtime_failed)?;
         guard.armed = false;
-        for stream in [stdout, stderr] {
-            let abort = stream.abort_handle();
-            if tokio::time::timeout(DRAIN, stream).await.is_err() {
-                abort.abort();
-            }
-        }
+        ended.cancel();
+        output.join_all().await;
         if let Some(feed) = feed {
             feed.abort();
         }
@@ -264,13 +269,14 @@ impl Engine {
                 ));
             }
         };
-        let bridge = tokio::spawn(console::bridge(master, io));
+        let ended = CancellationToken::new();
+        // In a set, so that the bridge goes with us.
+        let mut bridge = JoinSet::new();
+        bridge.spawn(console::bridge(master, io, ended.clone()));
         let status = child.wait().await.map_err(runtime_failed)?;
         guard.armed = false;
-        let abort = bridge.abort_handle();
-        if tokio::time::timeout(DRAIN, bridge).await.is_err() {
-            abort.abort();
-        }
+        ended.cancel();
+        bridge.join_all().await;
         Ok(code_of(status))
     }
 
@@ -505,18 +511,6 @@ async fn read_bounded<R: AsyncRead + Unpin>(
         ));
     }
     Ok(())
-}
-
-async fn copy_all<R, W>(from: Option<R>, mut to: W)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    if let Some(mut from) = from {
-        // A client that no longer reads is no failure of the program.
-        let _ = tokio::io::copy(&mut from, &mut to).await;
-    }
-    let _ = to.flush().await;
 }
 
 /// A shell's way: 128 and the signal's number.

@@ -14,7 +14,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio_util::sync::CancellationToken;
 
+use super::output::copy_output;
 use super::{ExecIo, TerminalSize};
 use crate::engine::error::{Error, ErrorKind};
 
@@ -75,10 +77,10 @@ fn receive_descriptor(stream: &tokio::net::UnixStream) -> std::io::Result<Option
 }
 
 /// Joins a terminal to the client until the program's side is closed.
-pub(super) async fn bridge(master: OwnedFd, io: ExecIo) {
+pub(super) async fn bridge(master: OwnedFd, io: ExecIo, ended: CancellationToken) {
     let ExecIo {
         stdin,
-        mut stdout,
+        stdout,
         resize,
         ..
     } = io;
@@ -86,7 +88,7 @@ pub(super) async fn bridge(master: OwnedFd, io: ExecIo) {
         return;
     };
     let Terminal {
-        mut output,
+        output,
         input: mut keys,
         control,
     } = terminal;
@@ -110,15 +112,8 @@ pub(super) async fn bridge(master: OwnedFd, io: ExecIo) {
         }
         std::future::pending::<()>().await;
     };
-    let screen = async {
-        let mut buffer = vec![0; 16 << 10];
-        // EIO: the last program with the terminal's slave end has gone.
-        while let Ok(count @ 1..) = output.read(&mut buffer).await {
-            if stdout.write_all(&buffer[..count]).await.is_err() || stdout.flush().await.is_err() {
-                break;
-            }
-        }
-    };
+    // EIO ends it: the last program with the terminal's slave end has gone.
+    let screen = copy_output(Some(output), stdout, ended);
     tokio::select! {
         () = screen => {}
         () = input => {}
