@@ -10,6 +10,7 @@
 //! so `kill -9` of the server costs a client one connection and a pod nothing.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ mod runtime_calls;
 pub mod socket;
 /// Who we are and whether pods can be run.
 mod status;
+/// Exec, attach and port-forward, over HTTP connections of their own.
+pub mod streaming;
 
 /// The kubelet's own limit of a message, in bytes.
 const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
@@ -53,13 +56,23 @@ pub struct ServerConfig {
 pub struct CriServer {
     engine: Arc<Engine>,
     handlers: Arc<handlers::Handlers>,
+    streams: Arc<streaming::Streams>,
 }
 
 impl CriServer {
-    /// A server of an engine that is open.
-    pub async fn new(engine: Arc<Engine>) -> CriServer {
+    /// A server of an engine that is open, with its streams on `streaming`.
+    ///
+    /// # Errors
+    ///
+    /// `Network` when the address for streams cannot be had.
+    pub async fn new(engine: Arc<Engine>, streaming: SocketAddr) -> Result<CriServer, Error> {
         let handlers = Arc::new(handlers::Handlers::observe(engine.config()).await);
-        CriServer { engine, handlers }
+        let streams = Arc::new(streaming::Streams::start(engine.clone(), streaming).await?);
+        Ok(CriServer {
+            engine,
+            handlers,
+            streams,
+        })
     }
 
     /// Answers calls until `stop` is done; calls that have begun are finished.

@@ -1,5 +1,6 @@
 //! `berth cri`: the runtime of a kubelet, on a Unix socket.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use berth_cri::server::{CriServer, ServerConfig};
@@ -10,12 +11,21 @@ use crate::error::{Context, Result};
 use crate::node;
 use crate::settings::Settings;
 
-/// `berth cri [--socket PATH]`.
+/// `berth cri [--socket PATH] [--streaming ADDRESS:PORT]`.
 #[derive(Debug, Clone, Args)]
 pub struct CriArguments {
     /// Where a kubelet finds it; default: berth.sock in the run directory
     #[arg(long, env = "BERTH_CRI_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Where exec, attach and port-forward are served, with no more protection
+    /// than a one-time token; port 0 is any that is free
+    #[arg(
+        long,
+        env = "BERTH_CRI_STREAMING",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:0"
+    )]
+    pub streaming: SocketAddr,
 }
 
 /// Serves until SIGTERM or SIGINT. Pods run on without it.
@@ -35,7 +45,9 @@ pub fn run(settings: &Settings, arguments: &CriArguments) -> Result<u8> {
         let mut terminate = signal(SignalKind::terminate()).context(attempt)?;
         let mut interrupt = signal(SignalKind::interrupt()).context(attempt)?;
         let engine = node::open(settings).await?;
-        let server = CriServer::new(engine).await;
+        let server = CriServer::new(engine, arguments.streaming)
+            .await
+            .context("serve streams")?;
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}

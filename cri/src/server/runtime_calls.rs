@@ -163,19 +163,34 @@ impl RuntimeService for CriServer {
         answer(self.engine.exec_sync(request.into_inner()).await)
     }
 
-    async fn exec(&self, _request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        not_served("Exec")
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        answer(
+            self.streams
+                .exec(request.into_inner())
+                .await
+                .map_err(Status::from),
+        )
     }
 
-    async fn attach(&self, _request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        not_served("Attach")
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        answer(
+            self.streams
+                .attach(request.into_inner())
+                .await
+                .map_err(Status::from),
+        )
     }
 
     async fn port_forward(
         &self,
-        _request: Request<v1::PortForwardRequest>,
+        request: Request<v1::PortForwardRequest>,
     ) -> Answer<v1::PortForwardResponse> {
-        not_served("PortForward")
+        answer(
+            self.streams
+                .port_forward(request.into_inner())
+                .await
+                .map_err(Status::from),
+        )
     }
 
     async fn container_stats(
