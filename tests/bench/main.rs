@@ -4,6 +4,7 @@
 //! program is measured after another but between its runs: A B C, A B C, …, and
 //! the figure to trust is the ratio of medians, not a time. Nothing here asserts
 //! one; the tables go into `docs/performance.md` as they were measured.
+//! `BERTH_BENCH_ROUNDS=3` is for a short look, and leaves the page alone.
 
 use std::process::ExitCode;
 
@@ -79,6 +80,9 @@ fn run(bench: &Bench) -> Result<()> {
     let mut section = report::Section::new(bench.name, bench.what);
     (bench.run)(&mut section)?;
     println!("{section}");
+    if measure::few_rounds().is_some() {
+        return Ok(());
+    }
     section
         .write_into_page()
         .context("docs/performance.md was not changed")

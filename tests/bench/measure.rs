@@ -50,6 +50,17 @@ impl Times {
     }
 }
 
+/// How often a benchmark that wants `full` rounds goes round: `BERTH_BENCH_ROUNDS`
+/// makes it less, for a look whether it works.
+pub fn rounds(full: usize) -> usize {
+    few_rounds().map_or(full, |few| few.clamp(1, full))
+}
+
+/// What [`rounds`] was asked for. A table of so few is not for the page.
+pub fn few_rounds() -> Option<usize> {
+    std::env::var("BERTH_BENCH_ROUNDS").ok()?.parse().ok()
+}
+
 /// Runs every contender once uncounted, then `rounds` times in turn.
 ///
 /// # Errors

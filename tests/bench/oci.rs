@@ -1,31 +1,55 @@
-//! `berth-oci` beside crun, runc and a C program that makes only the kernel's calls.
+//! `berth-oci` beside crun, runc, youki and a C program that makes only the kernel's calls.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
-use serde_json::{Value, json};
 
-use crate::measure::{Contender, in_turn};
-use crate::report::{Section, first_line};
+use crate::measure::{Contender, in_turn, rounds};
+use crate::report::Section;
+
+/// What is run.
+mod bundle;
+/// How little memory suffices, and how much is taken.
+mod memory;
+/// Who runs it.
+mod runtime;
+/// Many containers at once.
+mod storm;
+
+use bundle::Bundle;
+use runtime::{Runtime, quietly};
 
 /// Runs of each; a run takes some milliseconds.
 const ROUNDS: usize = 100;
 
-/// Measures `run` of `true`, then create + start + delete.
+/// The id of a container that runs while programs are added to it.
+const RUNNING: &str = "bench-exec";
+
+/// Measures times, memory, and many at once.
 pub fn run(section: &mut Section) -> Result<()> {
     hide_the_hybrid_tree()?;
     let scratch = tempfile::tempdir()?;
     let bench = Bundle::make(scratch.path())?;
-    let runtimes = runtimes();
-    let minimal = bench.minimal()?;
-    section.say(versions(&runtimes));
+    let (runtimes, absent) = runtime::able(&bench)?;
+    section.say(runtime::versions(&runtimes));
+    for reason in absent {
+        section.say(reason);
+    }
+    whole_runs(section, &bench, &runtimes)?;
+    execs(section, scratch.path(), &runtimes)?;
+    memory::peaks(section, scratch.path(), &runtimes)?;
+    memory::smallest_limits(section, scratch.path(), &runtimes)?;
+    storm::rage(section, scratch.path(), &runtimes)
+}
 
+fn whole_runs(section: &mut Section, bench: &Bundle, runtimes: &[Runtime]) -> Result<()> {
+    let minimal = bench.compile("minimal", include_str!("oci/minimal.c"))?;
     let mut contenders: Vec<Contender<'_>> = runtimes
         .iter()
-        .map(|runtime| Contender::new(&runtime.name, || bench.run(runtime)))
+        .map(|runtime| Contender::new(&runtime.name, || bench.run(runtime, "bench-run")))
         .collect();
     contenders.push(Contender::new("minimal", || {
         quietly(
@@ -34,17 +58,59 @@ pub fn run(section: &mut Section) -> Result<()> {
                 .arg("/bin/true"),
         )
     }));
-    let times = in_turn(&mut contenders, ROUNDS)?;
+    let times = in_turn(&mut contenders, rounds(ROUNDS))?;
     drop(contenders);
     section.table("`run` of `true`", &times, "crun");
     section.table("The same, against the floor", &times, "minimal");
 
     let mut contenders: Vec<Contender<'_>> = runtimes
         .iter()
-        .map(|runtime| Contender::new(&runtime.name, || bench.create_start_delete(runtime)))
+        .map(|runtime| {
+            Contender::new(&runtime.name, || {
+                bench.create_start_delete(runtime, "bench-csd")
+            })
+        })
         .collect();
-    let times = in_turn(&mut contenders, ROUNDS)?;
+    let times = in_turn(&mut contenders, rounds(ROUNDS))?;
     section.table("create + start + delete", &times, "crun");
+    Ok(())
+}
+
+/// One more program in a container that runs.
+fn execs(section: &mut Section, scratch: &Path, runtimes: &[Runtime]) -> Result<()> {
+    let sleeper = Bundle::make_with(scratch, "sleeper", |config| {
+        config["process"]["args"] = serde_json::json!(["/bin/sleep", "100000"]);
+    })?;
+    let measured = begin_all(&sleeper, runtimes).and_then(|()| {
+        let mut contenders: Vec<Contender<'_>> = runtimes
+            .iter()
+            .map(|runtime| {
+                Contender::new(&runtime.name, || {
+                    quietly(sleeper.call(runtime).args(["exec", RUNNING, "/bin/true"]))
+                })
+            })
+            .collect();
+        in_turn(&mut contenders, rounds(ROUNDS))
+    });
+    for runtime in runtimes {
+        // One that did not begin has nothing to take away.
+        let _ = sleeper.delete(runtime, RUNNING);
+    }
+    section.table(
+        "`exec` of `true` in a container that runs",
+        &measured?,
+        "crun",
+    );
+    Ok(())
+}
+
+/// In cgroups of their own: not every runtime puts its name before the container's.
+fn begin_all(sleeper: &Bundle, runtimes: &[Runtime]) -> Result<()> {
+    for runtime in runtimes {
+        sleeper.settle_in(&format!("/{}-exec-{}", bundle::MARK, runtime.name))?;
+        sleeper.create(runtime, RUNNING)?;
+        quietly(sleeper.call(runtime).args(["start", RUNNING]))?;
+    }
     Ok(())
 }
 
@@ -59,130 +125,8 @@ fn hide_the_hybrid_tree() -> Result<()> {
         None::<&str>,
     )?;
     let unified = Path::new("/sys/fs/cgroup/unified");
-    if unified.exists() {
+    if unified.join("cgroup.procs").exists() {
         nix::mount::umount2(unified, MntFlags::MNT_DETACH).context("unmounting the v2 tree")?;
-    }
-    Ok(())
-}
-
-/// An OCI runtime by name and path.
-struct Runtime {
-    name: String,
-    program: PathBuf,
-}
-
-fn runtimes() -> Vec<Runtime> {
-    let ours = std::env::var_os("BERTH_OCI").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/berth/berth-oci"),
-        PathBuf::from,
-    );
-    let mut runtimes = vec![Runtime {
-        name: "berth-oci".to_owned(),
-        program: ours,
-    }];
-    for peer in ["crun", "runc", "youki"] {
-        if first_line(peer, &["--version"]).is_empty() {
-            eprintln!("oci: {peer} is not installed, so it is not measured");
-        } else {
-            runtimes.push(Runtime {
-                name: peer.to_owned(),
-                program: peer.into(),
-            });
-        }
-    }
-    runtimes
-}
-
-fn versions(runtimes: &[Runtime]) -> String {
-    let lines: Vec<String> = runtimes
-        .iter()
-        .map(|runtime| first_line(&runtime.program.to_string_lossy(), &["--version"]))
-        .collect();
-    format!("Versions: {}.", lines.join("; "))
-}
-
-/// The default spec, with `true` from busybox for its program.
-struct Bundle {
-    folder: PathBuf,
-    root: PathBuf,
-}
-
-impl Bundle {
-    fn make(scratch: &Path) -> Result<Bundle> {
-        let folder = scratch.join("bundle");
-        let rootfs = folder.join("rootfs");
-        for name in ["bin", "proc", "sys", "dev"] {
-            std::fs::create_dir_all(rootfs.join(name))?;
-        }
-        std::fs::copy("/bin/busybox", rootfs.join("bin/true"))
-            .context("busybox-static is missing")?;
-        // A referee writes the spec, so that nobody is measured on a spec of its own.
-        quietly(Command::new("runc").arg("spec").current_dir(&folder))?;
-        let path = folder.join("config.json");
-        let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-        config["process"]["terminal"] = json!(false);
-        config["process"]["args"] = json!(["/bin/true"]);
-        std::fs::write(&path, serde_json::to_vec(&config)?)?;
-        // State belongs on a tmpfs, as /run is wherever these runtimes are used.
-        let root = scratch.join("root");
-        std::fs::create_dir(&root)?;
-        let (none, kind) = (Some("tmpfs"), Some("tmpfs"));
-        nix::mount::mount(none, &root, kind, MsFlags::empty(), None::<&str>)
-            .context("mounting a tmpfs for state")?;
-        Ok(Bundle { folder, root })
-    }
-
-    /// Compiles the floor.
-    fn minimal(&self) -> Result<PathBuf> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/minimal.c");
-        let program = self.folder.with_file_name("minimal");
-        quietly(
-            Command::new("gcc")
-                .args(["-O2", "-static", "-o"])
-                .arg(&program)
-                .arg(source),
-        )?;
-        Ok(program)
-    }
-
-    fn run(&self, runtime: &Runtime) -> Result<()> {
-        quietly(
-            self.call(runtime)
-                .args(["run", "--bundle"])
-                .arg(&self.folder)
-                .arg("bench-run"),
-        )
-    }
-
-    fn create_start_delete(&self, runtime: &Runtime) -> Result<()> {
-        quietly(
-            self.call(runtime)
-                .args(["create", "--bundle"])
-                .arg(&self.folder)
-                .arg("bench-csd"),
-        )?;
-        quietly(self.call(runtime).args(["start", "bench-csd"]))?;
-        quietly(self.call(runtime).args(["delete", "--force", "bench-csd"]))
-    }
-
-    fn call(&self, runtime: &Runtime) -> Command {
-        let mut command = Command::new(&runtime.program);
-        command.arg("--root").arg(self.root.join(&runtime.name));
-        command
-    }
-}
-
-/// Runs a program that must succeed. Its streams are `/dev/null`: a created
-/// container keeps them, and a pipe would be waited for.
-fn quietly(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .with_context(|| format!("starting {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
     }
     Ok(())
 }

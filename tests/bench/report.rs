@@ -59,6 +59,18 @@ impl Section {
         }
     }
 
+    /// A table of whatever figures; each row begins with its name.
+    pub fn rows(&mut self, title: &str, columns: &[&str], rows: Vec<Vec<String>>) {
+        self.say(format!("**{title}**"));
+        self.lines.push(String::new());
+        self.lines.push(format!("| | {} |", columns.join(" | ")));
+        self.lines
+            .push(format!("|---|{}", "---:|".repeat(columns.len())));
+        for row in rows {
+            self.lines.push(format!("| {} |", row.join(" | ")));
+        }
+    }
+
     /// Puts this section where its marks are, or at the page's end.
     ///
     /// # Errors

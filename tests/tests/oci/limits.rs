@@ -387,3 +387,19 @@ fn a_file_that_is_no_json_is_named() {
         lab.remove("c")
     });
 }
+
+/// Init lives in the container's memory as long as it still runs the runtime's
+/// program: whatever that touches there is taken from what the container was given.
+#[test]
+fn half_a_mebibyte_is_enough_for_a_small_program() {
+    check(Who::All, |lab| {
+        for _ in 0..5 {
+            let outcome = lab.run("", |config| {
+                config["process"]["args"] = json!(["echo", "enough"]);
+                config["linux"]["resources"]["memory"] = json!({"limit": 512 << 10});
+            })?;
+            same(outcome.text()?.trim(), "enough")?;
+        }
+        Ok(())
+    });
+}
