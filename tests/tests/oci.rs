@@ -97,6 +97,9 @@ mod time;
 /// What goes wrong.
 #[path = "oci/trouble.rs"]
 mod trouble;
+/// Groups by a user's own systemd.
+#[path = "oci/user_systemd.rs"]
+mod user_systemd;
 /// Ids of the container's own.
 #[path = "oci/userns.rs"]
 mod userns;

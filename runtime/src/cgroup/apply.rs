@@ -15,6 +15,7 @@ use super::devices::DeviceRule;
 use super::error::CgroupError;
 use super::files::{self, Writer};
 use super::plan::{CgroupPlan, FileWrite, HierarchyPlan, Refused};
+use super::systemd::scope::is_the_machines_root;
 use super::tree::CgroupVersion;
 use super::{device_program, processes};
 use crate::sys::bpf;
@@ -125,12 +126,10 @@ impl CgroupPlan {
             format!("open({directory:?}, O_RDONLY)")
         })?;
         match replace_device_program(group.as_fd(), &self.device_rules) {
-            // Only who has CAP_BPF over the machine may load one. An ordinary user's
-            // container can make no device, and has those alone that were bound.
-            Err(error) if error.errno() == Errno::EPERM && !nix::unistd::geteuid().is_root() => {
-                Ok(())
-            }
-            other => other.map_err(|source| CgroupError::Limit {
+            // The kernel takes programs from the machine's root alone. Nobody else
+            // can make a device either, and those there are have their own rights.
+            Err(error) if error.errno() == Errno::EPERM && !is_the_machines_root() => Ok(()),
+            replaced => replaced.map_err(|source| CgroupError::Limit {
                 field: "linux.resources.devices".to_owned(),
                 source,
             }),

@@ -63,11 +63,16 @@ pub fn observe_systemd(bus: Bus) -> Result<SystemdView, CgroupError> {
 
 /// Whose systemd a caller can ask: an ordinary user's own.
 pub fn choose_bus() -> Bus {
-    if nix::unistd::geteuid().is_root() && !in_user_namespace() {
+    if is_the_machines_root() {
         Bus::System
     } else {
         Bus::User
     }
+}
+
+/// Whether the caller is root, and not of a user namespace only.
+pub fn is_the_machines_root() -> bool {
+    nix::unistd::geteuid().is_root() && !in_user_namespace()
 }
 
 /// Whether root is somebody else outside: the initial namespace maps all numbers.
@@ -89,16 +94,20 @@ fn open(bus: Bus) -> Result<Connection, DbusError> {
     let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     match bus {
         Bus::User => {
-            let address = given("DBUS_SESSION_BUS_ADDRESS").or_else(|| {
-                let folder = given("XDG_RUNTIME_DIR")?;
-                Some(format!("unix:path={folder}/bus"))
-            });
+            let folder = given("XDG_RUNTIME_DIR");
+            let address = given("DBUS_SESSION_BUS_ADDRESS")
+                .or_else(|| Some(format!("unix:path={}/bus", folder.as_ref()?)));
             let address = address.ok_or_else(|| {
                 DbusError::Address(
                     "DBUS_SESSION_BUS_ADDRESS and XDG_RUNTIME_DIR are not set".into(),
                 )
             })?;
-            Connection::open(&address, Peer::Bus)
+            Connection::open(&address, Peer::Bus).or_else(|error| {
+                // A user without a bus still has systemd's own socket.
+                let own = folder.map(|folder| format!("unix:path={folder}/systemd/private"));
+                own.and_then(|own| Connection::open(&own, Peer::Service).ok())
+                    .ok_or(error)
+            })
         }
         Bus::System => {
             let address = given("DBUS_SYSTEM_BUS_ADDRESS")
