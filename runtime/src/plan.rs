@@ -165,12 +165,16 @@ pub fn plan_create(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<Creat
             .map(|path| ContainerPath::new(path.as_str()))
             .collect()
     };
+    let root_propagation = mounts::plan_root_propagation(linux.rootfs_propagation().as_deref())?;
+    if namespaces.shares_mounts() {
+        mounts::refuse_in_hosts_namespace(&mounts, root_propagation)?;
+    }
     Ok(CreatePlan {
         id: id.clone(),
         bundle: HostPath::new(bundle),
         rootfs,
         root_readonly,
-        root_propagation: mounts::plan_root_propagation(linux.rootfs_propagation().as_deref())?,
+        root_propagation,
         clock_offsets: clocks::plan_offsets(linux, &namespaces)?,
         hostname: namespaces::for_uts(&namespaces, "hostname", spec.hostname())?,
         domainname: namespaces::for_uts(&namespaces, "domainname", spec.domainname())?,

@@ -224,6 +224,11 @@ const IDLE: &[Idle] = &[
     ("set-names", "no hostname and no domainname", |creation| {
         creation.plan.hostname.is_none() && creation.plan.domainname.is_none()
     }),
+    (
+        "quiet-mounts",
+        "no mount namespace: the host's mounts stay as they are",
+        |creation| creation.plan.namespaces.shares_mounts(),
+    ),
     ("set-sysctls", "no linux.sysctl", |creation| {
         creation.plan.sysctls.is_empty()
     }),

@@ -7,7 +7,7 @@ use oci_spec::runtime::Mount;
 use super::SpecError;
 use super::idmap::{IdmapPlan, plan_idmap};
 use super::mappings::{Mappings, outside_of};
-use super::options::{OptionPlan, plan_options};
+use super::options::{OptionPlan, VALUE_LIMIT_BYTES, plan_options};
 use crate::ids::{ContainerPath, HostPath};
 use crate::sys::mount::Depth;
 
@@ -83,6 +83,36 @@ fn drop_foreign_groups(mounts: &mut [MountPlan], mappings: &Mappings) {
                 .options
                 .filesystem
                 .retain(|option| !is_foreign(option));
+        }
+    }
+}
+
+/// Refuses what cannot be had in a tree of mounts that no namespace holds, where a
+/// container without a mount namespace is made.
+///
+/// # Errors
+///
+/// A root that shares its mounts, for its peers would be the host's; and option
+/// texts that only `mount(2)` takes, which does not mount there.
+pub fn refuse_in_hosts_namespace(
+    mounts: &[MountPlan],
+    root_propagation: u64,
+) -> Result<(), SpecError> {
+    if root_propagation & libc::MS_SHARED != 0 {
+        let reason =
+            "shared needs a mount namespace, else the container's mounts would be the host's";
+        return Err(SpecError::new("linux.rootfsPropagation", reason));
+    }
+    let is_long = |mount: &MountPlan| {
+        matches!(mount.kind, MountKind::Filesystem { .. }) && mount.options.has_long_value()
+    };
+    match mounts.iter().position(is_long) {
+        None => Ok(()),
+        Some(index) => {
+            let field = format!("mounts[{index}].options");
+            let reason =
+                format!("an option of {VALUE_LIMIT_BYTES} bytes and more needs a mount namespace");
+            Err(SpecError::new(field, reason))
         }
     }
 }

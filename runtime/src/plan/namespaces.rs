@@ -32,6 +32,12 @@ impl NamespacePlan {
         self.new.contains(kind) || self.joins(kind)
     }
 
+    /// Whether the container has no mount namespace, so that it is made in a tree of
+    /// mounts that no namespace holds; see `stages/bind_root.rs`.
+    pub fn shares_mounts(&self) -> bool {
+        !self.has_own(CloneFlags::CLONE_NEWNS)
+    }
+
     /// The same of the time namespace, for which nix has no name.
     pub const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
@@ -59,8 +65,7 @@ impl NamespacePlan {
 ///
 /// # Errors
 ///
-/// A kind that stands twice, and no mount namespace: without one the
-/// container's mounts would be the host's.
+/// A kind that stands twice, and a path that is relative.
 pub fn plan_namespaces(wanted: &[LinuxNamespace]) -> Result<NamespacePlan, SpecError> {
     let mut plan = NamespacePlan {
         new: CloneFlags::empty(),
@@ -94,8 +99,8 @@ pub fn plan_namespaces(wanted: &[LinuxNamespace]) -> Result<NamespacePlan, SpecE
             }
         }
     }
-    if !plan.has_own(CloneFlags::CLONE_NEWNS) {
-        let reason = "expected a mount namespace, without which the host's mounts would change";
+    if plan.shares_mounts() && plan.has_own(CloneFlags::CLONE_NEWUSER) {
+        let reason = "expected a mount namespace with the user namespace, whose root may not mount in the host's";
         return Err(SpecError::new("linux.namespaces", reason));
     }
     // Once the mount namespace is another, the host's paths of the others are gone:

@@ -26,6 +26,20 @@ pub struct OptionPlan {
     pub filesystem: Vec<(String, Option<String>)>,
 }
 
+/// A value that `fsconfig(2)` does not take: 256 bytes with the zero at its end.
+pub const VALUE_LIMIT_BYTES: usize = 256;
+
+impl OptionPlan {
+    /// Whether `fsconfig(2)` has no room for one of the filesystem's options.
+    pub fn has_long_value(&self) -> bool {
+        let mut values = self
+            .filesystem
+            .iter()
+            .filter_map(|(_, value)| value.as_ref());
+        values.any(|value| value.len() >= VALUE_LIMIT_BYTES)
+    }
+}
+
 /// What one word does to the attributes.
 #[derive(Debug, Clone, Copy)]
 enum Effect {

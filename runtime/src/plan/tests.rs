@@ -90,7 +90,7 @@ fn mistakes_name_their_field() {
         ),
         (
             "/linux/namespaces",
-            json!([{"type": "pid"}]),
+            json!([{"type": "pid"}, {"type": "user"}]),
             "expected a mount namespace",
         ),
         (

@@ -3,13 +3,24 @@
 //! `pivot_root(2)` takes only a mount, and a rootfs is often a plain directory.
 //! A copy of the mount that it lies on, rooted at it, makes it one. The copy is
 //! made private first, for a shared mount cannot become a root.
+//!
+//! A container without a mount namespace is in the host's, and nothing may be
+//! attached there: it would be seen by all, and be left behind by an init that is
+//! killed. So the copy is attached nowhere. Since Linux 6.15 a tree that hangs by
+//! a descriptor can be mounted into like any other; `enter-root` makes it `/`.
+//! When the descriptor is closed the kernel takes the tree out of its namespace but
+//! leaves it connected for those whose root it is, and frees it, with all mounts,
+//! when the last of them ends. The host's table of mounts never shows any of it, and
+//! `delete` has nothing to take away. (runc and crun mount into the host's tree
+//! and leave the mounts there.) Try `ls /proc/PID/root` beside `findmnt`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::init::Init;
 use crate::mountinfo;
 use crate::stage::{Run, Stage, StageError};
+use crate::sys::call::SyscallError;
 use crate::sys::mount::{AttributeChange, Depth};
 use crate::sys::{mount, path};
 
@@ -27,6 +38,11 @@ fn bind_root(init: &mut Init) -> Result<(), StageError> {
         return bind_handed(init, tree);
     }
     let rootfs = init.plan.rootfs.as_path();
+    if init.plan.namespaces.shares_mounts() {
+        let directory = path::open_host(rootfs)?;
+        init.root = Some(copy_tree(init, directory.as_fd(), Depth::Recursive)?);
+        return Ok(());
+    }
     if init.plan.root_propagation & libc::MS_SHARED != 0 {
         // The tree is still a peer of the host's where the configuration wants
         // it so; then at least the mount under the rootfs must not tell.
@@ -43,6 +59,39 @@ fn bind_root(init: &mut Init) -> Result<(), StageError> {
     // The descriptor of the copy goes on to stand for it now that it is attached.
     init.root = Some(tree);
     Ok(())
+}
+
+/// A copy of some of the host's mounts, attached nowhere yet. Where the container
+/// has no mount namespace, and `quiet-mounts` therefore nothing to quieten, the copy
+/// stops here to tell the host: a mount below a peer would show up there.
+///
+/// # Errors
+///
+/// As `open_tree(2)` and `mount_setattr(2)`.
+pub fn copy_tree(
+    init: &Init,
+    source: BorrowedFd<'_>,
+    depth: Depth,
+) -> Result<OwnedFd, SyscallError> {
+    let tree = mount::open_tree_clone(source, depth)?;
+    quieten(init, tree.as_fd())?;
+    Ok(tree)
+}
+
+/// The same for a copy that somebody else has made.
+///
+/// # Errors
+///
+/// As `mount_setattr(2)`.
+pub fn quieten(init: &Init, tree: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    if !init.plan.namespaces.shares_mounts() {
+        return Ok(());
+    }
+    let quiet = AttributeChange {
+        propagation: init.plan.root_propagation & !libc::MS_REC,
+        ..AttributeChange::default()
+    };
+    mount::mount_setattr(tree, Depth::Recursive, quiet)
 }
 
 /// The runtime has opened the rootfs, which init may have no way to: its root of a

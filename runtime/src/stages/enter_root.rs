@@ -4,6 +4,12 @@
 //! mounts in the namespace, and a root process can walk back to them.
 //! `pivot_root(2)` swaps the root *mount* itself. Once the old root is detached
 //! no path leads to the host any more, whatever the process does.
+//!
+//! In the host's own mount namespace nobody may pivot. A container that has no
+//! other is in a tree of its own that is attached nowhere (`bind-root`), so
+//! `chroot(2)` is as good for it: above that tree's root there is nothing to walk
+//! back to. What is left is `setns(2)` to the mount namespace that it is in
+//! anyhow, which takes a process to the host's root and needs `CAP_SYS_ADMIN`.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -32,6 +38,10 @@ pub const STAGE: Stage = Stage {
 /// - `EPERM`: no `CAP_SYS_ADMIN` in the user namespace that owns the mounts.
 fn enter_root(init: &mut Init) -> Result<(), StageError> {
     let root = init.root.as_ref().expect("bind-root made it");
+    if init.plan.namespaces.shares_mounts() {
+        // The descriptor is kept: the tree can be mounted into as long as it is open.
+        return Ok(path::change_root_to(root.as_fd())?);
+    }
     let old_root = path::open_host(Path::new("/"))?;
     path::change_directory_to(root.as_fd())?;
     if init.wishes.no_pivot {

@@ -23,6 +23,7 @@ use crate::init::Init;
 use crate::plan::namespaces::NamespacePlan;
 use crate::stage::{Run, Stage, StageError};
 use crate::sys::call::SyscallError;
+use crate::sys::path;
 use crate::sys::process;
 use crate::sys::procfs::Procfs;
 
@@ -55,8 +56,14 @@ fn join_spaces(init: &mut Init) -> Result<(), StageError> {
     }
     if let Some((target, kinds)) = init.target.take() {
         // One call for all, by a descriptor of the process: no number can have
-        // changed hands in between (setns(2), Linux 5.8).
-        process::setns(target.as_fd(), kinds)?;
+        // changed hands in between (setns(2), Linux 5.8). It refuses to join none.
+        if !kinds.is_empty() {
+            process::setns(target.as_fd(), kinds)?;
+        }
+        if let Some(root) = init.handed.root.take() {
+            // No mount namespace was joined that would have brought the root along.
+            path::change_root_to(root.as_fd())?;
+        }
     }
     Ok(())
 }

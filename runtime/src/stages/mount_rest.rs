@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use super::bind_root::copy_tree;
 use super::mount_tree::{attach, first_of_cgroups, make_filesystem, mount_all};
 use crate::init::Init;
 use crate::plan::labels::MountLabel;
@@ -52,7 +53,7 @@ pub fn mount_cgroups(
         change.clear &= !libc::MOUNT_ATTR__ATIME;
     }
     if let [(_, directory)] = init.cgroups.as_slice() {
-        return bind_group(root, place, directory, change);
+        return bind_group(init, (root, place), directory, change);
     }
     let mode = ("mode".to_owned(), Some("755".to_owned()));
     let label = init.plan.mount_label.iter().map(MountLabel::as_option);
@@ -65,22 +66,31 @@ pub fn mount_cgroups(
         ..OptionPlan::default()
     };
     let top = make_filesystem("tmpfs", "tmpfs", &options)?;
-    attach(root, place, top.as_fd())?;
+    // A tree that no namespace holds can be mounted into, but what is mounted there
+    // cannot be changed any more; elsewhere it is the other way round before Linux 6.15.
+    let attach_last = init.plan.namespaces.shares_mounts();
+    if !attach_last {
+        attach(root, place, top.as_fd())?;
+    }
     for (name, directory) in &init.cgroups {
-        bind_group(root, &place.join(name), directory, change)?;
+        bind_group(init, (top.as_fd(), name), directory, change)?;
         link_names(&top, name)?;
     }
-    mount::mount_setattr(top.as_fd(), Depth::One, change)
+    mount::mount_setattr(top.as_fd(), Depth::One, change)?;
+    if attach_last {
+        attach(root, place, top.as_fd())?;
+    }
+    Ok(())
 }
 
 fn bind_group(
-    root: BorrowedFd<'_>,
-    place: &Path,
+    init: &Init,
+    (root, place): (BorrowedFd<'_>, &Path),
     directory: &Path,
     change: AttributeChange,
 ) -> Result<(), SyscallError> {
     let source = path::open_host(directory)?;
-    let tree = mount::open_tree_clone(source.as_fd(), Depth::One)?;
+    let tree = copy_tree(init, source.as_fd(), Depth::One)?;
     mount::mount_setattr(tree.as_fd(), Depth::One, change)?;
     attach(root, place, tree.as_fd()).map(drop)
 }

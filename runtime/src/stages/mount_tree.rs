@@ -9,6 +9,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::bind_root::{copy_tree, quieten};
 use crate::copy::Own;
 use crate::init::Init;
 use crate::plan::mounts::{MountKind, MountPlan};
@@ -34,9 +35,6 @@ pub const STAGE: Stage = Stage {
     ],
     run: Run::Init(mount_tree),
 };
-
-/// A value that `fsconfig(2)` does not take: 256 bytes with the zero at its end.
-const VALUE_LIMIT_BYTES: usize = 256;
 
 fn mount_tree(init: &mut Init) -> Result<(), StageError> {
     let first = first_of_cgroups(&init.plan.mounts);
@@ -84,7 +82,7 @@ fn mount_one(
     (plan, handed): (&MountPlan, Option<OwnedFd>),
 ) -> Result<Option<OwnedFd>, SyscallError> {
     let tree = match &plan.kind {
-        MountKind::Filesystem { kind, source } if has_long_value(&plan.options) => {
+        MountKind::Filesystem { kind, source } if plan.options.has_long_value() => {
             return mount_by_text(root, plan, kind, source).map(|()| None);
         }
         MountKind::Filesystem { kind, source } => {
@@ -101,10 +99,13 @@ fn mount_one(
             }
         }
         MountKind::Bind { source, depth } => match handed {
-            Some(tree) => tree,
+            Some(tree) => {
+                quieten(init, tree.as_fd())?;
+                tree
+            }
             None => {
                 let source = path::open_host(source.as_path())?;
-                mount::open_tree_clone(source.as_fd(), *depth)?
+                copy_tree(init, source.as_fd(), *depth)?
             }
         },
         MountKind::Cgroup => {
@@ -118,7 +119,15 @@ fn mount_one(
     if plan.options.copies_up {
         copy_up(root, plan, tree.as_fd())?;
     }
+    let tree_is_detached = init.plan.namespaces.shares_mounts();
+    if tree_is_detached {
+        // mount_setattr(2) changes a mount that is attached only where a namespace holds it.
+        set_propagation(tree.as_fd(), &plan.options)?;
+    }
     attach(root, plan.destination.as_path(), tree.as_fd())?;
+    if tree_is_detached {
+        return Ok(Some(tree));
+    }
     // Options for a filesystem say nothing to a bind mount: mount(2) ignores its
     // data argument there, and callers pass "mode=0755" along with "bind".
     set_propagation(tree.as_fd(), &plan.options)?;
@@ -312,16 +321,6 @@ fn set_propagation(tree: BorrowedFd<'_>, options: &OptionPlan) -> Result<(), Sys
         mount::mount_setattr(tree, *depth, change)?;
     }
     Ok(())
-}
-
-fn has_long_value(options: &OptionPlan) -> bool {
-    let values = options
-        .filesystem
-        .iter()
-        .filter_map(|(_, value)| value.as_ref());
-    values
-        .into_iter()
-        .any(|value| value.len() >= VALUE_LIMIT_BYTES)
 }
 
 /// For options that `fsconfig(2)` has no room for (the layers of an overlay):

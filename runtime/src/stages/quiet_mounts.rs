@@ -17,7 +17,8 @@ pub const STAGE: Stage = Stage {
         "mount_namespaces(7)",
         "OCI config-linux.md#rootfs-mount-propagation",
     ],
-    run: Run::Init(quiet_mounts),
+    // Without a mount namespace these mounts are the host's, which stay as they are.
+    run: Run::InitIf(|init| !init.plan.namespaces.shares_mounts(), quiet_mounts),
 };
 
 fn quiet_mounts(init: &mut Init) -> Result<(), StageError> {

@@ -252,6 +252,16 @@ pub fn change_directory_to(directory: BorrowedFd<'_>) -> Result<(), SyscallError
     })
 }
 
+/// `fchdir(fd)`, `chroot(".")`: a directory is `/`, and the working directory too.
+///
+/// # Errors
+///
+/// Those of `chroot(2)`.
+pub fn change_root_to(directory: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    change_directory_to(directory)?;
+    finish(rustix::process::chroot("."), || "chroot(\".\")".to_owned())
+}
+
 /// `chdir(2)`.
 ///
 /// # Errors

@@ -1,6 +1,8 @@
 //! `exec`: one more program in a container that runs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Process, Spec};
@@ -18,7 +20,8 @@ use crate::plan::process::{ProcessPlan, c_strings, plan_process};
 use crate::plan::{self, CreatePlan, reading};
 use crate::stages::{self, publish_state::write_pid_file};
 use crate::state::{StateStore, Status};
-use crate::sys::channel;
+use crate::sys::process::{self, HostPid};
+use crate::sys::{channel, path};
 use crate::{relay, verbs::run::let_go};
 
 /// Runs a program; its exit status becomes ours, unless it is detached.
@@ -96,6 +99,17 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         Some(cgroup) => Some(cgroup.with_inner_groups(&inner)?),
         None => None,
     };
+    let mut handed = Handed::default();
+    if plan.namespaces.shares_mounts() {
+        handed.root = Some(open_root(init.pid)?);
+        // The number may have changed hands before it was looked up.
+        if process::wait_until_ended(pidfd.as_fd(), Duration::ZERO)? {
+            return Err(Error::new(
+                ErrorKind::WrongState,
+                "cannot exec in a stopped container",
+            ));
+        }
+    }
     let target = Some((pidfd, joined_kinds(&plan.namespaces)));
     plan.namespaces = NamespacePlan {
         new: CloneFlags::empty(),
@@ -121,7 +135,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         cgroup,
         record: found.record,
         folder: None,
-        handed: Handed::default(),
+        handed,
         filter: None,
         init: None,
         channel: None,
@@ -135,6 +149,14 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         undo: Vec::new(),
         walked: Walked::default(),
     })
+}
+
+/// The root of a process that no mount namespace leads to.
+fn open_root(pid: HostPid) -> Result<OwnedFd, Error> {
+    Ok(path::open_host(Path::new(&format!(
+        "/proc/{}/root",
+        pid.0
+    )))?)
 }
 
 /// Every kind that the container has of its own, new or joined.
