@@ -115,6 +115,55 @@ fn ctr_runs_tasks() {
     });
 }
 
+/// The lines of the page that a reader copies.
+#[test]
+fn the_documented_configuration_is_containerds() {
+    check(|world| {
+        let page = include_str!("../../../docs/oci.md");
+        let section = page.split("## With containerd").nth(1);
+        let lines = section.and_then(|text| text.split("```toml\n").nth(1)?.split("```").next());
+        let lines = lines.context("docs/oci.md has no TOML for containerd")?;
+        let (version, plugins) = lines.split_once('\n').context("it is one line")?;
+        let folder = world.folder("c");
+        let place = folder.to_string_lossy();
+        let rest = CONFIG
+            .replace("version = 2\n", "")
+            .replace("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", "");
+        ensure!(version == "version = 2", "{version}");
+        let text = format!("{version}\n{rest}{plugins}").replace('@', &place);
+        let file = world.write("c/config.toml", &text);
+        let mut command = world.command("containerd");
+        command.arg("--config").arg(&file).args(["config", "dump"]);
+        let dump = finish(&mut command)?.text()?;
+        for wanted in [
+            "default_runtime_name = \"berth\"",
+            "runtimes.berth.options]",
+            "BinaryName = \"/usr/local/bin/berth-oci\"",
+        ] {
+            ensure!(dump.contains(wanted), "{wanted} is not in {dump}");
+        }
+        let socket = folder.join("containerd.sock");
+        let mut command = world.command("containerd");
+        command.arg("--config").arg(&file);
+        world.start_daemon("containerd", &mut command, &socket)?;
+        let mut command = world.command("ctr");
+        command
+            .arg("--address")
+            .arg(&socket)
+            .args(["plugins", "ls"]);
+        let plugins = eventually(|| finish(&mut command)?.text())?;
+        let cri = plugins
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|words| words.get(1) == Some(&"cri"));
+        ensure!(
+            cri.is_some_and(|words| words.last() == Some(&"ok")),
+            "{plugins}"
+        );
+        Ok(())
+    });
+}
+
 fn once(containerd: &Containerd<'_>) -> Result<()> {
     let hello = containerd.run(&[], &["echo", "hello"])?.text()?;
     ensure!(hello == "hello", "{hello}");

@@ -234,6 +234,25 @@ const CASES: &[Case] = &[
         0,
         &[":/\n"],
     ),
+    (
+        &[
+            "--uidmap=0:100000:5000",
+            "--gidmap=0:200000:5000",
+            "-v=@/vol:/moved:idmap",
+            "-v=@/vol:/plain",
+            "--user=33",
+        ],
+        "cat /proc/self/uid_map /proc/self/gid_map; id -u; stat -c %u:%g /moved/file /plain/file; \
+         cat /moved/file; touch /plain/x 2>/dev/null || echo refused",
+        0,
+        &["33\n0:0\n65534:65534\ncontent\nrefused\n"],
+    ),
+    (
+        &["--userns=auto:size=2000"],
+        "awk '{print $1, $3}' /proc/self/uid_map /proc/self/gid_map; stat -c %u /bin/sh; hostname -s >/dev/null",
+        0,
+        &["0 2000\n0 2000\n0\n"],
+    ),
     (&["--timeout=1"], "sleep 60", 255, &[]),
     (
         &["--memory=6m", "--memory-swap=6m"],
@@ -256,6 +275,12 @@ fn run_is_as_under_crun() {
             r#"{"defaultAction": "SCMP_ACT_ALLOW",
                 "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}"#,
         );
+        // podman takes the ranges of --userns=auto from here.
+        let ranges = world.write("subordinate", "containers:300000:65536\n");
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let mut command = world.command("mount");
+            finish(command.arg("--bind").arg(&ranges).arg(file))?.text()?;
+        }
         for (flags, script, code, words) in CASES {
             let flags: Vec<String> = flags.iter().map(|flag| flag.replace('@', folder)).collect();
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();

@@ -3,10 +3,11 @@
 use std::fs;
 
 use anyhow::ensure;
+use berth_tests::outcome::finish;
 use serde_json::{Value, json};
 
 use crate::check::{Who, check};
-use crate::lab::{as_is, same};
+use crate::lab::{as_is, holds, same};
 
 const KINDS: [(&str, &str); 5] = [
     ("pid", "pid"),
@@ -221,5 +222,92 @@ fn sysctls_of_a_shared_namespace_are_refused() {
             config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
         })?;
         refused.complaint().map(drop)
+    });
+}
+
+fn mounts_of_host(lab: &crate::lab::Lab) -> anyhow::Result<String> {
+    Ok(fs::read_to_string(format!(
+        "/proc/{}/mountinfo",
+        lab.host.pid()
+    ))?)
+}
+
+#[test]
+fn without_a_mount_namespace_it_is_in_the_hosts_and_leaves_nothing() {
+    check(Who::All, |lab| {
+        let before = mounts_of_host(lab)?;
+        lab.start("c", |config| without(config, "mount"))?;
+        let init = lab.pid("c")?;
+        same(link(init, "mnt")?, &link(lab.host.pid(), "mnt")?)?;
+        let seen = lab.exec("c", "cd /../..; ls -d bin; ls -d proc/1; pwd")?;
+        same(seen, "bin\nproc/1\n/")?;
+        lab.remove("c")?;
+        same(mounts_of_host(lab)?, &before)
+    });
+}
+
+#[test]
+fn without_a_mount_namespace_all_mounts_are_there_and_nobody_else_sees_them() {
+    check(Who::Berth, |lab| {
+        let shared = lab.host.work_dir().join("shared");
+        fs::create_dir(&shared)?;
+        let shared = crate::lab::path(&shared).to_owned();
+        let script = "mount -t tmpfs shared $0 && mount --make-shared $0 && mkdir -p $0/below $0/masked/file";
+        finish(lab.host.command("sh").args(["-c", script, &shared]))?.text()?;
+        let before = mounts_of_host(lab)?;
+        lab.start("c", |config| {
+            without(config, "mount");
+            config["root"]["readonly"] = json!(true);
+            let mounts = &mut config["mounts"];
+            crate::lab::add(
+                mounts,
+                json!({"destination": "/shared", "source": shared, "options": ["rbind", "rslave"]}),
+            );
+            crate::lab::add(
+                mounts,
+                json!({"destination": "/shared/below", "type": "tmpfs", "options": ["ro"]}),
+            );
+            config["linux"]["maskedPaths"] = json!(["/proc/version", "/shared/masked"]);
+            config["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
+        })?;
+        same(mounts_of_host(lab)?, &before)?;
+        let script = "exec 2>/dev/null
+            touch /x || touch /shared/below/x || touch /shared/y
+            wc -c </proc/version
+            echo 1 >/proc/sys/vm/swappiness || ls /sys/fs/cgroup | wc -w
+            ls /shared /shared/masked";
+        let seen = lab.exec("c", script)?;
+        let lines: Vec<&str> = seen.lines().collect();
+        ensure!(
+            matches!(
+                lines[..],
+                ["0", groups, "/shared:", "below", "masked", "y", "", "/shared/masked:"] if groups != "0"
+            ),
+            "{seen}"
+        );
+        // Nobody asks the runtime to take anything away.
+        let init = lab.pid("c")?;
+        finish(lab.host.command("kill").args(["-KILL", &init.to_string()]))?.text()?;
+        lab.wait_for("c", "stopped")?;
+        same(mounts_of_host(lab)?, &before)?;
+        lab.remove("c")
+    });
+}
+
+#[test]
+fn without_a_mount_namespace_a_failed_create_leaves_no_mount() {
+    check(Who::Berth, |lab| {
+        let before = mounts_of_host(lab)?;
+        let refused = lab.run("true", |config| {
+            without(config, "mount");
+            config["process"]["args"] = json!(["/nosuch"]);
+        })?;
+        refused.complaint()?;
+        same(mounts_of_host(lab)?, &before)?;
+        let refused = lab.run("true", |config| {
+            without(config, "mount");
+            config["linux"]["rootfsPropagation"] = json!("shared");
+        })?;
+        holds(refused.complaint()?, &["linux.rootfsPropagation"])
     });
 }
