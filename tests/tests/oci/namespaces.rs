@@ -290,7 +290,10 @@ fn without_a_mount_namespace_all_mounts_are_there_and_nobody_else_sees_them() {
         finish(lab.host.command("kill").args(["-KILL", &init.to_string()]))?.text()?;
         lab.wait_for("c", "stopped")?;
         same(mounts_of_host(lab)?, &before)?;
-        lab.remove("c")
+        lab.remove("c")?;
+        finish(lab.host.command("umount").arg(&shared))?
+            .text()
+            .map(drop)
     });
 }
 
