@@ -247,6 +247,8 @@ fn files(host: &Host) -> Vec<PathBuf> {
     let kept = [
         host.data_dir().join("images"),
         host.run_dir().join("oci/.seccomp-cache"),
+        // What a kubelet said of the node, not of a pod.
+        host.data_dir().join("pod-cidr.json"),
     ];
     for root in [host.run_dir(), host.data_dir()] {
         collect(&root, &kept, &mut found);
@@ -268,7 +270,7 @@ fn collect(directory: &Path, kept: &[PathBuf], found: &mut Vec<PathBuf>) {
         let lock = !of_pod && path.extension().is_some_and(|end| end == "lock");
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => collect(&path, kept, found),
-            Ok(_) if !lock => found.push(path),
+            Ok(_) if !lock && !kept.contains(&path) => found.push(path),
             _ => {}
         }
     }

@@ -69,7 +69,12 @@ impl Engine {
                 let text = format!("set the limits of the pod's group {group}");
                 Error::caused(ErrorKind::Storage, text, error)
             };
-            plan.create().map_err(failed)?;
+            // The first container makes the pod's group, and a group that holds
+            // processes is refused by who wants to make one.
+            let mut groups = plan.hierarchies().iter();
+            if !groups.all(|hierarchy| hierarchy.directory().is_dir()) {
+                plan.create().map_err(failed)?;
+            }
             plan.set(&limits, None).map_err(failed)
         })
         .await

@@ -11,6 +11,7 @@ use berth_runtime::clock::now_nanoseconds;
 use tonic::Status;
 
 use super::Engine;
+use super::container::making::read_config;
 use super::error::Error;
 use super::exec::ExecRequest;
 use super::records::{PodPhase, PodRecord, namespace_options};
@@ -145,10 +146,7 @@ impl CriService for Engine {
         let view = self.view(&request.container_id).await?;
         Ok(v1::ContainerStatusResponse {
             info: match request.verbose {
-                true => HashMap::from([
-                    ("pid".to_owned(), view.pid.to_string()),
-                    ("record".to_owned(), json_text(&view.record)?),
-                ]),
+                true => self.verbose_container(&view)?,
                 false => HashMap::new(),
             },
             status: Some(container_status(&view)),
@@ -272,6 +270,22 @@ impl CriService for Engine {
 }
 
 impl Engine {
+    /// Under `info` what scripts look for: `crictl inspect ID | jq .info.pid`.
+    fn verbose_container(&self, view: &ContainerView) -> Result<HashMap<String, String>, Error> {
+        let record = &view.record;
+        let bundle = self.paths().bundle(&record.pod_id, &record.id);
+        let info = serde_json::json!({
+            "sandboxID": record.pod_id,
+            "pid": view.pid,
+            // Gone with the sandbox's run directory.
+            "runtimeSpec": read_config(&bundle).ok(),
+        });
+        Ok(HashMap::from([
+            ("info".to_owned(), info.to_string()),
+            ("record".to_owned(), json_text(record)?),
+        ]))
+    }
+
     /// The sandboxes that were made; damaged records are told of in the log.
     fn made_sandboxes(&self) -> Result<Vec<PodRecord>, Error> {
         let listing = self.records().list_pods()?;

@@ -145,7 +145,7 @@ fn every_command_of_crictl_is_answered() -> Result<()> {
                 .to_uppercase()
                 .contains("CGROUPFS")
         );
-        crictl(&["update-runtime-config", "10.99.8.0/24"])?;
+        crictl(&["update-runtime-config", "--pod-cidr", "10.99.8.0/24"])?;
         crictl(&["pull", IMAGE])?;
         ensure!(crictl(&["images"])?.contains("library/busybox"));
         ensure!(crictl(&["inspecti", IMAGE])?.contains("sha256:"));
@@ -158,8 +158,12 @@ fn every_command_of_crictl_is_answered() -> Result<()> {
             .to_owned();
         crictl(&["start", &id])?;
         ensure!(crictl(&["ps"])?.contains("Running"));
-        ensure!(crictl(&["inspect", &id])?.contains("CONTAINER_RUNNING"));
-        ensure!(crictl(&["exec", "-s", &id, "echo", "there"])? == "there\n");
+        let inspected: Value = serde_json::from_str(&crictl(&["inspect", &id])?)?;
+        ensure!(inspected["status"]["state"] == "CONTAINER_RUNNING");
+        // What scripts look for.
+        ensure!(inspected["info"]["pid"].as_i64().is_some_and(|pid| pid > 0));
+        ensure!(inspected["info"]["runtimeSpec"]["ociVersion"].is_string());
+        ensure!(crictl(&["exec", "-s", &id, "echo", "there"])?.trim() == "there");
         ensure!(crictl(&["logs", &id])? == "hello\n");
         crictl(&["update", "--memory", "67108864", &id])?;
         for command in ["stats", "statsp", "metricsp"] {
