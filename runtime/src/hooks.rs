@@ -27,6 +27,7 @@ use serde::Serialize;
 
 use crate::ids::ContainerId;
 use crate::state::Status;
+use crate::sys::call::remark;
 use crate::sys::process::HostPid;
 use crate::sys::process_copy::close_descriptors_at_exec;
 
@@ -112,6 +113,13 @@ pub fn run_hooks(
 
 fn run_hook(moment: &'static str, index: usize, hook: &Hook, told: &[u8]) -> Result<(), HookError> {
     let path = hook.path().display().to_string();
+    remark(|| {
+        let arguments = hook.args().as_deref().unwrap_or_default();
+        format!(
+            "hooks.{moment}[{index}]: execve({path:?}, {arguments:?}), {} bytes of state on its standard input",
+            told.len()
+        )
+    });
     let mut said = memory_file();
     let mut child = start(hook, &said).map_err(|source| HookError::NotStarted {
         moment,
@@ -127,6 +135,7 @@ fn run_hook(moment: &'static str, index: usize, hook: &Hook, told: &[u8]) -> Res
         .timeout()
         .and_then(|seconds| u64::try_from(seconds).ok());
     let ended = wait(&mut child, timeout.map(Duration::from_secs));
+    remark(|| format!("hooks.{moment}[{index}]: {path} = {ended}"));
     if ended == "exit status: 0" {
         return Ok(());
     }

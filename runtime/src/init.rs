@@ -15,6 +15,7 @@ use crate::cgroup::plan::CgroupPlan;
 use crate::creation::{Creation, Gate, Handed, Wishes};
 use crate::plan::CreatePlan;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce, pass_over};
+use crate::sys;
 use crate::sys::procfs::Procfs;
 use crate::sys::seccomp::BpfProgram;
 use crate::sys::{channel, process};
@@ -179,8 +180,10 @@ impl Init {
                 }
                 _ => continue,
             };
-            // Nothing more is announced once the filter may forbid it.
-            if stage.name != "exec-program" {
+            // Nothing more is announced once the filter may forbid it; and the name
+            // of a thread that is a program in a moment is not worth a call.
+            let is_last = stage.name == "exec-program";
+            if !is_last || self.filter.is_none() && sys::call::narrating() {
                 announce(stage);
             }
             if stops {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::cache_group::CacheGroupPlan;
+use crate::sys::call::narrated;
 use crate::sys::process::HostPid;
 use crate::sys::{mount, path};
 
@@ -180,7 +181,8 @@ impl CacheGroup {
     fn remove_with(&self, class: Option<&PathBuf>) -> Result<(), ResctrlError> {
         // The monitoring group first: it lies in the class.
         for directory in self.monitor.iter().chain(class) {
-            match std::fs::remove_dir(directory) {
+            let removed = std::fs::remove_dir(directory);
+            match narrated(removed, || format!("rmdir({directory:?})")) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
                     return Err(ResctrlError::File {
                         what: "rmdir",
@@ -249,15 +251,18 @@ impl<'a> Schema<'a> {
 }
 
 fn create(root: &Path, directory: &Path) -> Result<(), ResctrlError> {
-    std::fs::create_dir(directory).map_err(|source| failed("mkdir", root, directory, source))
+    let made = narrated(std::fs::create_dir(directory), || {
+        format!("mkdir({directory:?}, 0755)")
+    });
+    made.map_err(|source| failed("mkdir", root, directory, source))
 }
 
 fn write(root: &Path, file: &Path, text: &str) -> Result<(), ResctrlError> {
     use std::io::Write;
     let opened = std::fs::OpenOptions::new().append(true).open(file);
-    opened
-        // One call for the whole text: the kernel takes a command a write.
-        .and_then(|mut opened| opened.write_all(text.as_bytes()))
+    // One call for the whole text: the kernel takes a command a write.
+    let written = opened.and_then(|mut opened| opened.write_all(text.as_bytes()));
+    narrated(written, || format!("write({file:?}, {text:?})"))
         .map_err(|source| failed("write", root, file, source))
 }
 

@@ -41,14 +41,14 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, StatVfsMountFlags};
 
 use crate::error::{Error, ErrorKind};
-use crate::sys::call::{SyscallError, finish};
+use crate::sys::call::{SyscallError, finish, narrate, narrating, remark, tell};
 use crate::sys::mount::{self, AttributeChange, Depth};
 use crate::sys::{path, process};
 
@@ -67,6 +67,15 @@ pub fn concerns(words: impl IntoIterator<Item = OsString>) -> bool {
         .any(|word| VERBS.iter().any(|verb| word == *verb))
 }
 
+/// Whether `--narrate` stands before the command: asked, like [`concerns`], before
+/// the command line is taken apart, for the calls that are made here are told too.
+fn is_told(words: impl IntoIterator<Item = OsString>) -> bool {
+    words
+        .into_iter()
+        .take_while(|word| VERBS.iter().all(|verb| word != *verb))
+        .any(|word| word == "--narrate" || word == "-narrate")
+}
+
 /// Returns when the program is one that nobody in a container can write to;
 /// executes it anew as such otherwise.
 ///
@@ -74,12 +83,21 @@ pub fn concerns(words: impl IntoIterator<Item = OsString>) -> bool {
 ///
 /// When that cannot be done. Nothing was done then.
 pub fn ensure_sealed() -> Result<(), Error> {
+    if is_told(std::env::args_os().skip(1)) {
+        narrate();
+    }
     let failed = |error: SyscallError| {
         let text = format!("protecting {OWN_PROGRAM} from containers: {error}; nothing was done");
         Error::new(ErrorKind::Failed, text)
     };
     if is_sealed().map_err(failed)? || is_roots_alone() {
         return Ok(());
+    }
+    if narrating() {
+        tell(format_args!(
+            "before the first stage: the program is executed anew from a mount that is read-only,\n    \
+             so that no container writes to it\n    see open_tree(2), execveat(2), docs/security.md"
+        ));
     }
     match execute_sealed().map_err(failed)? {}
 }
@@ -156,7 +174,7 @@ fn copy_to_memory() -> Result<OwnedFd, SyscallError> {
         format!("fcntl(F_ADD_SEALS, {seals:?})")
     })?;
     // Executing a file that is open for writing fails, so a new descriptor it is.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let sealed = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty());
     finish(sealed, || format!("open({path:?})"))
@@ -173,6 +191,7 @@ fn execute(program: BorrowedFd<'_>) -> Result<Infallible, SyscallError> {
             text(name)
         })
         .collect();
+    remark(|| format!("execveat({}, \"\", …, AT_EMPTY_PATH)", program.as_raw_fd()));
     process::execveat(program, &arguments, &variables)
 }
 
@@ -204,7 +223,7 @@ mod tests {
         let copy = copy_to_memory().expect("memory for this program");
         let seals = rustix::fs::fcntl_get_seals(&copy).expect("it has seals");
         assert!(seals.contains(SealFlags::WRITE | SealFlags::SEAL));
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
         let opened = std::fs::OpenOptions::new().write(true).open(path);
         assert!(opened.is_err(), "a sealed file does not open for writing");
     }

@@ -232,6 +232,9 @@ pub fn announce(stage: &Stage) {
     if sys::call::narrating() {
         let (name, actor) = (stage.name, stage.run.actor());
         sys::call::tell(format_args!("{name} ({actor}): {}", stage.effect));
+        if !stage.after.is_empty() {
+            sys::call::tell(format_args!("    after {}", stage.after.join(", ")));
+        }
         sys::call::tell(format_args!("    see {}", stage.see.join(", ")));
     }
 }

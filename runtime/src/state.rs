@@ -28,7 +28,7 @@ use crate::cgroup::plan::CgroupPlan;
 use crate::ids::ContainerId;
 use crate::plan::reading;
 use crate::resctrl::CacheGroup;
-use crate::sys::call::SyscallError;
+use crate::sys::call::{SyscallError, finish, narrated};
 use crate::sys::channel;
 use crate::sys::process::{self, HostPid};
 use crate::whole_file;
@@ -173,10 +173,11 @@ impl StateStore {
     pub fn create_folder(&self, id: &ContainerId) -> Result<Folder, StateError> {
         let path = self.root.join(id.as_str());
         let make = |recursive: bool, path: &Path| {
-            DirBuilder::new()
+            let made = DirBuilder::new()
                 .recursive(recursive)
                 .mode(0o700)
-                .create(path)
+                .create(path);
+            narrated(made, || format!("mkdir({path:?}, 0700)"))
         };
         let mut made = make(false, &path);
         if matches!(&made, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
@@ -252,13 +253,18 @@ impl Folder {
     fn lock(&self) {
         let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         // It cannot be held by another: the folder was made a moment ago.
-        let _ = rustix::fs::flock(&self.directory, lock);
+        let _ = finish(rustix::fs::flock(&self.directory, lock), || {
+            format!("flock({:?}, LOCK_EX|LOCK_NB)", self.path)
+        });
     }
 
     /// The container is made: others may act on it.
     pub fn unlock(&self) {
         // Only a descriptor that is none could refuse it.
-        let _ = rustix::fs::flock(&self.directory, rustix::fs::FlockOperation::Unlock);
+        let unlock = rustix::fs::FlockOperation::Unlock;
+        let _ = finish(rustix::fs::flock(&self.directory, unlock), || {
+            format!("flock({:?}, LOCK_UN)", self.path)
+        });
     }
 
     fn is_locked(&self) -> bool {
@@ -355,7 +361,9 @@ impl Folder {
     ///
     /// Those of `unlink(2)` and `rmdir(2)`.
     pub fn remove(&self) -> Result<(), StateError> {
-        match std::fs::remove_dir_all(&self.path) {
+        let removed = std::fs::remove_dir_all(&self.path);
+        let removed = narrated(removed, || format!("remove {:?} and all in it", self.path));
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(failed("remove", &self.path)(error))
             }
@@ -366,7 +374,11 @@ impl Folder {
     /// Takes the socket away once the program runs.
     pub fn remove_start_socket(&self) {
         // When it stays, a question to it is refused, and that says the same.
-        let _ = rustix::fs::unlinkat(&self.directory, START_SOCKET, rustix::fs::AtFlags::empty());
+        let none = rustix::fs::AtFlags::empty();
+        let removed = rustix::fs::unlinkat(&self.directory, START_SOCKET, none);
+        let _ = finish(removed, || {
+            format!("unlink({:?})", self.path.join(START_SOCKET))
+        });
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, StateError> {

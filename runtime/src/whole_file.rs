@@ -14,6 +14,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::sys::call::narrated;
+
 /// Ends the name of a file that [`replace_synced`] has not finished.
 pub const UNFINISHED: &str = ".unfinished";
 
@@ -30,10 +32,19 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
-    let written = options
-        .open(&draft)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&draft, path));
+    let written = narrated(options.open(&draft), || {
+        format!("open({draft:?}, O_WRONLY|O_CREAT|O_TRUNC, {mode:#o})")
+    })
+    .and_then(|mut file| {
+        narrated(file.write_all(bytes), || {
+            format!("write({draft:?}, {})", beginning(bytes))
+        })
+    })
+    .and_then(|()| {
+        narrated(fs::rename(&draft, path), || {
+            format!("rename({draft:?}, {path:?})")
+        })
+    });
     without_draft(written, &draft)
 }
 
@@ -60,6 +71,14 @@ pub fn replace_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
         }
     });
     without_draft(written, &draft)
+}
+
+/// The bytes if they are few, and how many they are if not.
+fn beginning(bytes: &[u8]) -> String {
+    match bytes.len() {
+        0..=40 => format!("{:?}", String::from_utf8_lossy(bytes)),
+        many => format!("{many} bytes"),
+    }
 }
 
 fn without_draft(written: io::Result<()>, draft: &Path) -> io::Result<()> {

@@ -12,6 +12,7 @@ use std::path::Path;
 use crate::advice::program::look;
 use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
+use crate::sys::call::remark;
 use crate::sys::process;
 
 /// Place and contract of this stage.
@@ -26,6 +27,9 @@ pub const STAGE: Stage = Stage {
 fn exec_program(init: &mut Init) -> Result<(), StageError> {
     let program = init.program.as_deref().expect("find-program found it");
     let plan = &init.plan.process;
+    if init.filter.is_none() {
+        remark(|| process::describe_execve(program, &plan.arguments));
+    }
     match process::execve(program, &plan.arguments, &plan.environment) {
         Ok(never) => match never {},
         Err(call) => Err(StageError::Worded {

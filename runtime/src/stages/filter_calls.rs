@@ -57,6 +57,11 @@ fn filter_calls(init: &mut Init) -> Result<(), StageError> {
             privilege::observe_inheritable()?,
         ))
     };
+    sys::call::remark(|| {
+        let program = init.program.as_deref().unwrap_or_default();
+        let exec = process::describe_execve(program, &process_plan.arguments);
+        format!("the filter may forbid to tell what comes: seccomp, capset, exec-program: {exec}")
+    });
     if let Some(listener) = sys::seccomp::install(filter)? {
         hand_over(init, listener.as_fd())?;
     }

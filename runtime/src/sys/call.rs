@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,20 +86,141 @@ pub fn narrating() -> bool {
 
 /// Prints a line to standard error. A reader who has gone, such as `head`, must
 /// not end a container's making in the middle.
+///
+/// The line goes out in one `write(2)`: two processes tell at once, and their
+/// words must not mix within a line.
 pub fn tell(line: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// What a call gave back, as a reader of the narration wants to see it.
+pub trait Answer {
+    /// In words: a number where the kernel gave one, `ok` where success is all.
+    fn in_words(&self) -> String {
+        "ok".to_owned()
+    }
+}
+
+impl Answer for () {}
+impl Answer for std::convert::Infallible {}
+impl Answer for rustix::fs::StatVfs {}
+impl Answer for caps::CapsHashSet {}
+impl Answer for rustix::fs::Dir {}
+impl Answer for rustix::fs::DirEntry {}
+
+impl Answer for std::ffi::CString {
+    fn in_words(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Answer for nix::sys::eventfd::EventFd {
+    fn in_words(&self) -> String {
+        self.as_fd().as_raw_fd().to_string()
+    }
+}
+
+impl Answer for nix::sys::signalfd::SignalFd {
+    fn in_words(&self) -> String {
+        self.as_fd().as_raw_fd().to_string()
+    }
+}
+
+impl Answer for rustix::fs::Stat {
+    fn in_words(&self) -> String {
+        let kind = rustix::fs::FileType::from_raw_mode(self.st_mode);
+        format!("ok ({kind:?}, {:#o})", self.st_mode & 0o7777)
+    }
+}
+
+impl Answer for OwnedFd {
+    fn in_words(&self) -> String {
+        self.as_raw_fd().to_string()
+    }
+}
+
+impl Answer for std::fs::File {
+    fn in_words(&self) -> String {
+        self.as_raw_fd().to_string()
+    }
+}
+
+impl Answer for (OwnedFd, OwnedFd) {
+    fn in_words(&self) -> String {
+        format!("[{}, {}]", self.0.as_raw_fd(), self.1.as_raw_fd())
+    }
+}
+
+impl Answer for Vec<u8> {
+    fn in_words(&self) -> String {
+        format!("{} bytes", self.len())
+    }
+}
+
+/// What files of procfs and cgroupfs say is mostly short enough to be shown.
+impl Answer for String {
+    fn in_words(&self) -> String {
+        match self.trim_end() {
+            short if short.len() <= 60 && !short.contains('\n') => format!("{short:?}"),
+            _ => format!("{} bytes", self.len()),
+        }
+    }
+}
+
+/// What the kernel answered over netlink: a type and a body each.
+impl Answer for Vec<(u16, Vec<u8>)> {
+    fn in_words(&self) -> String {
+        format!("{} messages", self.len())
+    }
+}
+
+impl<T: Answer> Answer for Option<T> {
+    fn in_words(&self) -> String {
+        self.as_ref().map_or("none".to_owned(), T::in_words)
+    }
+}
+
+impl Answer for usize {
+    fn in_words(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Answer for bool {
+    fn in_words(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Answer for i32 {
+    fn in_words(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Answer for u64 {
+    fn in_words(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Numbers of 64 bits are processes, and magics of filesystems (`EXT4_SUPER_MAGIC`).
+impl Answer for i64 {
+    fn in_words(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// Turns a library's answer into ours; `describe` is asked only when its words
 /// are needed.
-pub fn finish<T, E: HasErrno>(
+pub fn finish<T: Answer, E: HasErrno>(
     result: Result<T, E>,
     describe: impl FnOnce() -> String,
 ) -> Result<T, SyscallError> {
     match result {
         Ok(value) => {
             if narrating() {
-                tell(format_args!("    {} = ok", describe()));
+                tell(format_args!("    {} = {}", describe(), value.in_words()));
             }
             Ok(value)
         }
@@ -109,6 +231,36 @@ pub fn finish<T, E: HasErrno>(
             }
             Err(error)
         }
+    }
+}
+
+/// Tells, when asked to, what a call of the standard library came to, and hands it on.
+pub fn narrated<T: Answer>(
+    result: std::io::Result<T>,
+    describe: impl FnOnce() -> String,
+) -> std::io::Result<T> {
+    if narrating() {
+        match &result {
+            Ok(value) => tell(format_args!("    {} = {}", describe(), value.in_words())),
+            Err(error) => tell(format_args!("    {} = {:?}", describe(), error.errno())),
+        }
+    }
+    result
+}
+
+/// Tells, when asked to, of something that is no call with a result.
+pub fn remark(describe: impl FnOnce() -> String) {
+    if narrating() {
+        tell(format_args!("    {}", describe()));
+    }
+}
+
+/// Flags in the words of the manual pages: `CLONE_NEWNS|CLONE_NEWPID`, or `0` for none.
+pub fn flag_words<'a>(prefix: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<String> = names.map(|name| format!("{prefix}{name}")).collect();
+    match words.is_empty() {
+        true => "0".to_owned(),
+        false => words.join("|"),
     }
 }
 

@@ -65,13 +65,15 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<Vec<u8>, SyscallError> {
             Err(rustix::io::Errno::INTR) => {}
             Ok((length, _)) => {
                 message.truncate(length);
-                return Ok(message);
+                let received = Ok::<_, rustix::io::Errno>(message);
+                return finish(received, || format!("recv({})", socket.as_raw_fd()));
             }
             // A peer that closed with something unread: the kernel tells of that
             // once, and first; what the peer had said is still to be read.
             Err(rustix::io::Errno::CONNRESET) => {}
             Err(error) => {
-                return finish(Err(error), || format!("recv({})", socket.as_raw_fd()));
+                let failed: Result<Vec<u8>, _> = Err(error);
+                return finish(failed, || format!("recv({})", socket.as_raw_fd()));
             }
         }
     }
@@ -88,7 +90,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<Vec<u8>, SyscallError> {
 pub fn listen_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, SyscallError> {
     let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     finish(UnixListener::bind(&path).map(OwnedFd::from), || {
-        format!("bind({name:?})")
+        format!("bind({path:?}), listen()")
     })
 }
 
@@ -100,7 +102,7 @@ pub fn listen_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Sysca
 pub fn connect_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, SyscallError> {
     let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     finish(UnixStream::connect(&path).map(OwnedFd::from), || {
-        format!("connect({name:?})")
+        format!("connect({path:?})")
     })
 }
 

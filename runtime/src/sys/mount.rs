@@ -14,7 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use super::call::{SyscallError, check, finish, quoted};
+use super::call::{SyscallError, check, finish, flag_words, quoted};
 
 /// How deep a call reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct AttributeChange {
 pub fn fsopen(kind: &str) -> Result<OwnedFd, SyscallError> {
     finish(
         rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC),
-        || format!("fsopen({kind:?})"),
+        || format!("fsopen({kind:?}, FSOPEN_CLOEXEC)"),
     )
 }
 
@@ -55,7 +55,9 @@ pub fn fsopen(kind: &str) -> Result<OwnedFd, SyscallError> {
 /// `EINVAL`: the filesystem does not know the option or its value.
 pub fn fsconfig_string(fs: BorrowedFd<'_>, key: &str, value: &str) -> Result<(), SyscallError> {
     finish(rustix::mount::fsconfig_set_string(fs, key, value), || {
-        format!("fsconfig(SET_STRING, {key:?}, {value:?}){}", complaint(fs))
+        let number = fs.as_raw_fd();
+        let said = complaint(fs);
+        format!("fsconfig({number}, FSCONFIG_SET_STRING, {key:?}, {value:?}){said}")
     })
 }
 
@@ -66,7 +68,8 @@ pub fn fsconfig_string(fs: BorrowedFd<'_>, key: &str, value: &str) -> Result<(),
 /// `EINVAL`: the filesystem does not know the option.
 pub fn fsconfig_flag(fs: BorrowedFd<'_>, key: &str) -> Result<(), SyscallError> {
     finish(rustix::mount::fsconfig_set_flag(fs, key), || {
-        format!("fsconfig(SET_FLAG, {key:?}){}", complaint(fs))
+        let (number, said) = (fs.as_raw_fd(), complaint(fs));
+        format!("fsconfig({number}, FSCONFIG_SET_FLAG, {key:?}){said}")
     })
 }
 
@@ -81,8 +84,9 @@ pub fn fsconfig_descriptor(
     value: BorrowedFd<'_>,
 ) -> Result<(), SyscallError> {
     finish(rustix::mount::fsconfig_set_fd(fs, key, value), || {
-        let number = value.as_raw_fd();
-        format!("fsconfig(SET_FD, {key:?}, {number}){}", complaint(fs))
+        let (number, value) = (fs.as_raw_fd(), value.as_raw_fd());
+        let said = complaint(fs);
+        format!("fsconfig({number}, FSCONFIG_SET_FD, {key:?}, {value}){said}")
     })
 }
 
@@ -93,7 +97,8 @@ pub fn fsconfig_descriptor(
 /// `EPERM`: the user namespace may not make one. `EBUSY`: it exists with other options.
 pub fn fsconfig_create(fs: BorrowedFd<'_>, kind: &str) -> Result<(), SyscallError> {
     finish(rustix::mount::fsconfig_create(fs), || {
-        format!("fsconfig({kind:?}, CMD_CREATE){}", complaint(fs))
+        let (number, said) = (fs.as_raw_fd(), complaint(fs));
+        format!("fsconfig({number}, FSCONFIG_CMD_CREATE) of {kind:?}{said}")
     })
 }
 
@@ -107,7 +112,13 @@ pub fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd, SyscallEr
     let flags = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
     finish(
         rustix::mount::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, flags),
-        || format!("fsmount({flags:?})"),
+        || {
+            let number = fs.as_raw_fd();
+            format!(
+                "fsmount({number}, FSMOUNT_CLOEXEC, {})",
+                attribute_words(attributes)
+            )
+        },
     )
 }
 
@@ -125,8 +136,9 @@ pub fn open_tree_clone(from: BorrowedFd<'_>, depth: Depth) -> Result<OwnedFd, Sy
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     finish(rustix::mount::open_tree(from, c"", flags), || {
+        let recursive = recursive_word(depth);
         format!(
-            "open_tree({}, OPEN_TREE_CLONE, {depth:?})",
+            "open_tree({}, \"\", OPEN_TREE_CLONE|AT_EMPTY_PATH{recursive})",
             from.as_raw_fd()
         )
     })
@@ -142,7 +154,13 @@ pub fn move_mount(mount: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<(), Sys
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     finish(
         rustix::mount::move_mount(mount, c"", onto, c"", flags),
-        || format!("move_mount({}, {})", mount.as_raw_fd(), onto.as_raw_fd()),
+        || {
+            format!(
+                "move_mount({}, \"\", {}, \"\", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)",
+                mount.as_raw_fd(),
+                onto.as_raw_fd()
+            )
+        },
     )
 }
 
@@ -181,11 +199,12 @@ pub fn mount_setattr(
     };
     finish(check(returned).map(drop), || {
         format!(
-            "mount_setattr({}, {depth:?}, set={:#x}, clear={:#x}, propagation={:#x})",
+            "mount_setattr({}, \"\", AT_EMPTY_PATH{}, {{attr_set={}, attr_clr={}, propagation={}}})",
             mount.as_raw_fd(),
-            change.set,
-            change.clear,
-            change.propagation
+            recursive_word(depth),
+            attribute_words(change.set),
+            attribute_words(change.clear),
+            mount_flag_words(change.propagation)
         )
     })
 }
@@ -243,7 +262,10 @@ pub fn set_root_propagation(propagation: u64) -> Result<(), SyscallError> {
     let flags = nix::mount::MsFlags::from_bits_retain(propagation);
     finish(
         nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>),
-        || format!("mount(NULL, \"/\", NULL, {flags:?}, NULL)"),
+        || {
+            let words = mount_flag_words(propagation);
+            format!("mount(NULL, \"/\", NULL, {words}, NULL)")
+        },
     )
 }
 
@@ -267,7 +289,7 @@ pub fn pivot_root_onto_itself() -> Result<(), SyscallError> {
 pub fn detach(path: &Path) -> Result<(), SyscallError> {
     finish(
         rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW),
-        || format!("umount2({}, MNT_DETACH)", quoted(path)),
+        || format!("umount2({}, MNT_DETACH|UMOUNT_NOFOLLOW)", quoted(path)),
     )
 }
 
@@ -279,8 +301,37 @@ pub fn detach(path: &Path) -> Result<(), SyscallError> {
 pub fn filesystem_magic(file: impl AsFd) -> Result<i64, SyscallError> {
     finish(
         rustix::fs::fstatfs(file.as_fd()).map(|found| found.f_type),
-        || "fstatfs()".to_owned(),
+        || format!("fstatfs({}).f_type", file.as_fd().as_raw_fd()),
     )
+}
+
+fn recursive_word(depth: Depth) -> &'static str {
+    match depth {
+        Depth::One => "",
+        Depth::Recursive => "|AT_RECURSIVE",
+    }
+}
+
+/// `MOUNT_ATTR_*`, as mount_setattr(2) names them. The access times are a number
+/// of three bits and not one flag each.
+fn attribute_words(bits: u64) -> String {
+    let times = u64::from(MountAttrFlags::MOUNT_ATTR__ATIME.bits());
+    let others = MountAttrFlags::from_bits_retain((bits & !times) as u32);
+    let mut words: Vec<&str> = others.iter_names().map(|(name, _)| name).collect();
+    if bits & times == times {
+        words.push("MOUNT_ATTR__ATIME");
+    } else {
+        let chosen = MountAttrFlags::from_bits_retain((bits & times) as u32);
+        words.extend(chosen.iter_names().map(|(name, _)| name));
+    }
+    words.retain(|name| *name != "MOUNT_ATTR_RELATIME");
+    flag_words("", words.into_iter())
+}
+
+/// `MS_*`, as mount(2) names them.
+fn mount_flag_words(bits: u64) -> String {
+    let flags = nix::mount::MsFlags::from_bits_retain(bits);
+    flag_words("", flags.iter_names().map(|(name, _)| name))
 }
 
 /// What the kernel says about the last refusal of a filesystem's context: its

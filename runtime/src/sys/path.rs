@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use super::call::{HasErrno, SyscallError, finish, quoted};
+use super::call::{HasErrno, SyscallError, finish, flag_words, quoted};
 
 /// Symbolic links followed by hand before we give up, the kernel's own limit.
 const LINK_LIMIT: usize = 40;
@@ -63,7 +63,11 @@ pub fn open_in_root(
 ) -> Result<OwnedFd, SyscallError> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     finish(open_again(root, path, flags, resolve), || {
-        format!("openat2({}, {flags:?}, RESOLVE_IN_ROOT)", quoted(path))
+        let (number, flags) = (root.as_raw_fd(), open_words(flags));
+        format!(
+            "openat2({number}, {}, {flags}, RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS)",
+            quoted(path)
+        )
     })
 }
 
@@ -79,7 +83,11 @@ pub fn open_in_root_without_links(
 ) -> Result<OwnedFd, SyscallError> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     finish(open_again(root, path, flags, resolve), || {
-        format!("openat2({}, {flags:?}, RESOLVE_NO_SYMLINKS)", quoted(path))
+        let (number, flags) = (root.as_raw_fd(), open_words(flags));
+        format!(
+            "openat2({number}, {}, {flags}, RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS)",
+            quoted(path)
+        )
     })
 }
 
@@ -97,7 +105,11 @@ pub fn open_plain(
 ) -> Result<OwnedFd, SyscallError> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     finish(open_again(root, path, flags, resolve), || {
-        format!("openat2({}, {flags:?}, RESOLVE_NO_SYMLINKS)", quoted(path))
+        let (number, flags) = (root.as_raw_fd(), open_words(flags));
+        format!(
+            "openat2({number}, {}, {flags}, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_XDEV)",
+            quoted(path)
+        )
     })
 }
 
@@ -139,7 +151,9 @@ pub fn ensure_parent_in_root(
 ///
 /// Those of `fstat(2)`.
 pub fn status(file: impl AsFd) -> Result<Stat, SyscallError> {
-    finish(rustix::fs::fstat(file.as_fd()), || "fstat()".to_owned())
+    finish(rustix::fs::fstat(file.as_fd()), || {
+        format!("fstat({})", file.as_fd().as_raw_fd())
+    })
 }
 
 /// `fstatat(directory, name, AT_SYMLINK_NOFOLLOW)`.
@@ -179,8 +193,16 @@ pub fn create_node(
     finish(
         rustix::fs::mknodat(directory, name, kind, Mode::from_raw_mode(mode), device),
         || {
+            let kind = match kind {
+                FileType::CharacterDevice => "S_IFCHR",
+                FileType::BlockDevice => "S_IFBLK",
+                FileType::Fifo => "S_IFIFO",
+                _ => "S_IFREG",
+            };
+            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
             format!(
-                "mknodat({}, {kind:?}, {mode:#o}, {device:#x})",
+                "mknodat({}, {}, {kind}|{mode:#o}, makedev({major}, {minor}))",
+                directory.as_raw_fd(),
                 quoted(name)
             )
         },
@@ -290,6 +312,7 @@ pub fn write_text(file: BorrowedFd<'_>, text: &str, name: &Path) -> Result<(), S
 ///
 /// Those of `write(2)`.
 pub fn write_bytes(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), SyscallError> {
+    // Not narrated: this is what init says once its filter is loaded.
     rustix::io::write(file, bytes)
         .map(drop)
         .map_err(|error| SyscallError::new(format!("write({})", file.as_raw_fd()), error.errno()))
@@ -374,7 +397,23 @@ fn create_missing(
     };
     match made {
         Err(rustix::io::Errno::EXIST) => Ok(()),
-        other => finish(other, || format!("create {missing:?} {}", quoted(name))),
+        other => finish(other, || {
+            let number = parent.as_raw_fd();
+            match missing {
+                Missing::Directory => format!("mkdirat({number}, {}, 0755)", quoted(name)),
+                Missing::File => format!("mknodat({number}, {}, S_IFREG|0644)", quoted(name)),
+            }
+        }),
+    }
+}
+
+/// `O_*`, as open(2) names them.
+pub(super) fn open_words(flags: OFlags) -> String {
+    let names = flags.iter_names().map(|(name, _)| name);
+    match flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::PATH) {
+        true => flag_words("O_", names),
+        // Reading is 0 and has no bit.
+        false => flag_words("O_", std::iter::once("RDONLY").chain(names)),
     }
 }
 

@@ -3,7 +3,7 @@
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 
-use super::call::{HasErrno, SyscallError, check, finish};
+use super::call::{HasErrno, SyscallError, check, finish, remark};
 use super::process::HostPid;
 
 impl HasErrno for caps::errors::CapsError {
@@ -239,7 +239,8 @@ pub fn set_limit_of(
 
 /// `umask(2)`.
 pub fn set_umask(mask: u32) {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+    remark(|| format!("umask({mask:#o}) = {:#o}", before.as_raw_mode()));
 }
 
 fn mask(set: &CapsHashSet) -> u64 {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
-use super::call::{SyscallError, check, finish, quoted};
+use super::call::{Answer, SyscallError, check, finish, flag_words, quoted};
 
 /// A process number as the host's pid namespace counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +41,12 @@ impl Ended {
             Ended::Exited(status) => status,
             Ended::Signaled(signal) => 128 + signal,
         }
+    }
+}
+
+impl Answer for Ended {
+    fn in_words(&self) -> String {
+        format!("{self:?}")
     }
 }
 
@@ -95,10 +101,19 @@ pub fn clone3(
             size_of::<libc::clone_args>(),
         )
     };
-    let pid = finish(check(returned), || format!("clone3({namespaces:?})"))?;
-    if pid == 0 {
+    if returned == 0 {
+        // The caller tells of the call; it is one call.
         return Ok(Cloned::Child);
     }
+    let pid = finish(check(returned), || {
+        let mut words = vec!["CLONE_PIDFD"];
+        words.extend(namespaces.iter_names().map(|(name, _)| name));
+        if cgroup.is_some() {
+            words.push("CLONE_INTO_CGROUP");
+        }
+        let words = flag_words("", words.into_iter());
+        format!("clone3({{flags={words}, exit_signal=SIGCHLD}})")
+    })?;
     // SAFETY: the kernel stored a new descriptor here that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Cloned::Parent(HostPid(pid as i32), pidfd))
@@ -128,10 +143,15 @@ pub fn clone_sibling(namespaces: CloneFlags) -> Result<Option<HostPid>, SyscallE
             size_of::<libc::clone_args>(),
         )
     };
+    if returned == 0 {
+        return Ok(None);
+    }
     let pid = finish(check(returned), || {
-        format!("clone3(CLONE_PARENT, {namespaces:?})")
+        let others = namespaces.iter_names().map(|(name, _)| name);
+        let words = flag_words("", std::iter::once("CLONE_PARENT").chain(others));
+        format!("clone3({{flags={words}, exit_signal=0}})")
     })?;
-    Ok((pid != 0).then_some(HostPid(pid as i32)))
+    Ok(Some(HostPid(pid as i32)))
 }
 
 /// `int execve(const char *, char *const [], char *const [])`.
@@ -146,9 +166,15 @@ pub fn execve(
     environment: &[CString],
 ) -> Result<Infallible, SyscallError> {
     finish(nix::unistd::execve(program, arguments, environment), || {
-        let shown: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
-        format!("execve({:?}, {shown:?})", program.to_string_lossy())
+        describe_execve(program, arguments)
     })
+}
+
+/// The call as it is told. One that succeeds never returns, so a narration tells
+/// of it before.
+pub fn describe_execve(program: &CStr, arguments: &[CString]) -> String {
+    let shown: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
+    format!("execve({:?}, {shown:?})", program.to_string_lossy())
 }
 
 /// `int execveat(int, "", char *const [], char *const [], AT_EMPTY_PATH)`: executes
@@ -229,7 +255,11 @@ pub fn exit_now(status: i32) -> ! {
 /// `EINVAL`: the descriptor is of another type of namespace. `EPERM`.
 pub fn setns(namespace: BorrowedFd<'_>, kinds: CloneFlags) -> Result<(), SyscallError> {
     finish(nix::sched::setns(namespace, kinds), || {
-        format!("setns({}, {kinds:?})", namespace.as_raw_fd())
+        format!(
+            "setns({}, {})",
+            namespace.as_raw_fd(),
+            namespace_words(kinds)
+        )
     })
 }
 
@@ -239,7 +269,14 @@ pub fn setns(namespace: BorrowedFd<'_>, kinds: CloneFlags) -> Result<(), Syscall
 ///
 /// `EPERM` without `CAP_SYS_ADMIN`; `ENOSPC` at a limit of namespaces.
 pub fn unshare(kinds: CloneFlags) -> Result<(), SyscallError> {
-    finish(nix::sched::unshare(kinds), || format!("unshare({kinds:?})"))
+    finish(nix::sched::unshare(kinds), || {
+        format!("unshare({})", namespace_words(kinds))
+    })
+}
+
+/// `CLONE_*`, as clone(2) names them.
+fn namespace_words(kinds: CloneFlags) -> String {
+    flag_words("", kinds.iter_names().map(|(name, _)| name))
 }
 
 /// `pid_t setsid(void)`.
@@ -321,14 +358,13 @@ pub fn wait_for(pid: HostPid) -> Result<Ended, SyscallError> {
         let mut status = 0;
         // SAFETY: `status` is a valid place for an int during the call.
         let returned = unsafe { libc::waitpid(pid.0, &raw mut status, 0) };
-        match check(returned.into()) {
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(SyscallError::new(format!("waitpid({})", pid.0), errno)),
-            Ok(_) if libc::WIFSIGNALED(status) => {
-                return Ok(Ended::Signaled(libc::WTERMSIG(status)));
-            }
-            Ok(_) => return Ok(Ended::Exited(libc::WEXITSTATUS(status))),
-        }
+        let ended = match check(returned.into()) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => Err(errno),
+            Ok(_) if libc::WIFSIGNALED(status) => Ok(Ended::Signaled(libc::WTERMSIG(status))),
+            Ok(_) => Ok(Ended::Exited(libc::WEXITSTATUS(status))),
+        };
+        return finish(ended, || format!("waitpid({})", pid.0));
     }
 }
 

@@ -98,7 +98,8 @@ impl Procfs {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         let opened = path::open_again(self.root.as_fd(), Path::new(file), flags, resolve);
         finish(opened, || {
-            format!("openat2(/proc, {file:?}, {flags:?}, RESOLVE_NO_XDEV)")
+            let flags = path::open_words(flags);
+            format!("openat2(/proc, {file:?}, {flags}, RESOLVE_BENEATH|RESOLVE_NO_XDEV)")
         })
     }
 

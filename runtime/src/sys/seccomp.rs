@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::call::{SyscallError, check, finish};
+use super::call::{SyscallError, check, finish, remark};
 
 /// `struct sock_filter`: one instruction of classic BPF.
 #[repr(C)]
@@ -50,7 +50,7 @@ impl fmt::Debug for BpfProgram {
 /// through the filter; with `SECCOMP_FILTER_FLAG_TSYNC`, of all threads. With
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER` a descriptor comes back on which somebody
 /// is asked about calls; it closes at the exec.
-/// Nothing is narrated on success, for the filter may forbid `write(2)`.
+/// It is narrated before, for the filter may forbid `write(2)`.
 ///
 /// # Errors
 ///
@@ -76,6 +76,7 @@ pub fn install(program: &BpfProgram) -> Result<Option<OwnedFd>, SyscallError> {
             .cast::<libc::sock_filter>()
             .cast_mut(),
     };
+    remark(describe);
     // SAFETY: `filter` points to `length` instructions of the kernel's layout
     // (asserted above), which outlive the call; the kernel copies and only
     // reads them.

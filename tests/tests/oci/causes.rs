@@ -124,7 +124,7 @@ fn mounts_that_the_kernel_does_not_know() {
         holds(
             told,
             &[
-                "fsconfig(SET_STRING, \"nonsense\"",
+                "FSCONFIG_SET_STRING, \"nonsense\"",
                 "invalid argument",
                 "does not know that option",
             ],

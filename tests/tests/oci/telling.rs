@@ -1,9 +1,10 @@
 //! What a runtime tells: logs, features, versions, stages.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::ensure;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::check::{Who, check};
 use crate::lab::{as_is, eventually, holds, path, same};
@@ -174,6 +175,128 @@ fn a_create_stops_before_a_stage() {
             "c",
         ];
         holds(lab.call(&words)?.complaint()?, &["nonsense"])
+    });
+}
+
+/// The calls of which strace(1) and the narration must agree: mounts, namespaces,
+/// and who one is in them.
+const COMPARED: &[&str] = &[
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "open_tree",
+    "move_mount",
+    "mount_setattr",
+    "clone3",
+    "unshare",
+    "setns",
+    "setsid",
+    "sethostname",
+    "mknodat",
+    "symlinkat",
+    "setgroups",
+    "setresuid",
+    "setresgid",
+    "capset",
+    "seccomp",
+    "keyctl",
+];
+
+/// How often each of [`COMPARED`] begins a line.
+fn count<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        let called = line.split('(').next().unwrap_or("");
+        if let Some(name) = COMPARED.iter().find(|name| **name == called) {
+            *counts.entry(*name).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[test]
+fn narration_tells_every_call_that_strace_sees() {
+    check(Who::Berth, |lab| {
+        let bundle = lab.bundle("c", |config| {
+            config["process"]["args"] = json!(["true"]);
+            config["linux"]["resources"]["pids"] = json!({"limit": 77});
+            let new = json!({"type": "cgroup"});
+            crate::lab::add(&mut config["linux"]["namespaces"], new);
+            config["linux"]["rootfsPropagation"] = json!("rslave");
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]});
+            let extra = json!({"destination": "/extra", "type": "bind", "source": "/tmp",
+                "options": ["rbind", "rro", "noexec", "rslave"]});
+            crate::lab::add(&mut config["mounts"], extra);
+            config["hooks"] = json!({"createRuntime": [
+                {"path": "/bin/true", "args": ["true", "hooked"]}]});
+        })?;
+        let trace = lab.host.work_dir().join("trace");
+        let pid_file = lab.host.work_dir().join("pid");
+        let mut command = lab.host.command("strace");
+        command
+            .args(["-f", "-y", "-s", "200", "-o", path(&trace)])
+            .arg(&lab.runtime.path)
+            .args(["--narrate", "--root", path(&lab.root())])
+            .args(["run", "--pid-file", path(&pid_file)])
+            .args(["--bundle", path(&bundle), "c"]);
+        let told = crate::outcome::finish(&mut command)?;
+        ensure!(told.code == 0, "{told:?}");
+        let trace = fs::read_to_string(&trace)?;
+        // Behind the number of the process; what was interrupted is told of once.
+        let calls = trace
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(_, call)| call.trim_start());
+        let narration = told.stderr.lines().map(str::trim_start);
+        let (seen, narrated) = (count(calls.clone()), count(narration.clone()));
+        ensure!(seen.len() > 12, "{seen:?}");
+        ensure!(
+            seen == narrated,
+            "strace: {seen:?}, narration: {narrated:?}"
+        );
+        // Groups: each one made, and each value written to one of their files.
+        let mut writes = 0;
+        for call in calls {
+            let Some((name, rest)) = call.split_once('(') else {
+                continue;
+            };
+            let wanted = match name {
+                "mkdir" | "rmdir" if rest.starts_with("\"/sys/fs/cgroup") => {
+                    let directory = rest.split('"').nth(1).unwrap_or("");
+                    format!("{name}(\"{directory}\"")
+                }
+                "write" if rest.contains("</sys/fs/cgroup") => {
+                    let file = rest.split(['<', '>']).nth(1).unwrap_or("");
+                    let value = rest.split('"').nth(1).unwrap_or("");
+                    format!("write(\"{file}\", \"{value}\")")
+                }
+                _ => continue,
+            };
+            writes += 1;
+            let is_told = narration.clone().any(|line| line.starts_with(&wanted));
+            ensure!(is_told, "{wanted} is not told: {}", told.stderr);
+        }
+        ensure!(writes > 10, "{trace}");
+        holds(
+            &told.stderr,
+            &[
+                "CLONE_NEWNS|",
+                "MS_REC|MS_SLAVE",
+                "MOUNT_ATTR_NOSUID",
+                "O_PATH|O_CLOEXEC",
+                "hooks.createRuntime[0]: execve(\"/bin/true\", [\"true\", \"hooked\"])",
+                "hooks.createRuntime[0]: /bin/true = exit status: 0",
+                "state.json",
+                path(&pid_file),
+                "execve(\"/bin/true\", [\"true\"])",
+                "exited",
+            ],
+        )
     });
 }
 
