@@ -141,6 +141,8 @@ pub enum Verb {
     Features,
     /// Print the stages by which a container is made
     Stages(StagesArguments),
+    /// Print a script that completes commands and options in a shell
+    Completion(CompletionArguments),
     /// Print what `create` would do, and do nothing
     Plan(PlanArguments),
     /// Run a container, with a question before each stage
@@ -222,6 +224,9 @@ pub struct KillArguments {
     /// To every process of the container
     #[arg(short, long)]
     pub all: bool,
+    /// The container's name is an extended regular expression (regex(7)): to each that it matches
+    #[arg(short, long)]
+    pub regex: bool,
     /// The container
     pub id: String,
     /// A name or a number
@@ -235,6 +240,9 @@ pub struct DeleteArguments {
     /// End it first; one that does not exist is fine
     #[arg(short, long)]
     pub force: bool,
+    /// The container's name is an extended regular expression (regex(7)): each that it matches
+    #[arg(short, long)]
+    pub regex: bool,
     /// The container
     pub id: String,
 }
@@ -339,7 +347,7 @@ pub struct UpdateArguments {
     /// A file with the `linux.resources` of a configuration, or - for standard input; all flags are ignored then
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
-    /// Weight of block devices, 10 to 1000
+    /// Weight of block devices against other groups', 10 to 1000
     #[arg(long, value_name = "WEIGHT", allow_hyphen_values = true)]
     pub blkio_weight: Option<u16>,
     /// Length of a period of processor time, in microseconds
@@ -351,7 +359,7 @@ pub struct UpdateArguments {
     /// Processor time that may be saved up, in microseconds
     #[arg(long, value_name = "US", allow_hyphen_values = true)]
     pub cpu_burst: Option<String>,
-    /// Share of processor time
+    /// Share of processor time against other groups', 2 to 262144; 1024 is the usual
     #[arg(long, value_name = "SHARES", allow_hyphen_values = true)]
     pub cpu_share: Option<String>,
     /// Length of a period of realtime, in microseconds
@@ -363,19 +371,19 @@ pub struct UpdateArguments {
     /// 1: only time that nobody else wants
     #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
     pub cpu_idle: Option<String>,
-    /// Processors
+    /// Processors, as 0-2,5
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub cpuset_cpus: Option<String>,
-    /// Memory nodes
+    /// Memory nodes, as 0-2,5
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub cpuset_mems: Option<String>,
-    /// Memory, in bytes
+    /// Memory, in bytes or as 64m, powers of 1024; -1 for no limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// Memory that is left when memory is short, in bytes
+    /// Memory that is left when memory is short, in bytes or as 64m
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub memory_reservation: Option<String>,
-    /// Memory and swap together, in bytes; -1 for no limit
+    /// Memory and swap together, in bytes or as 64m; -1 for no limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
     /// Accepted and ignored: kernels have no such limit any more
@@ -387,10 +395,10 @@ pub struct UpdateArguments {
     /// Processes and threads; -1 for no limit
     #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
-    /// Part of the processors' cache
+    /// Part of the processors' cache, as resctrl writes it: L3:0=ff
     #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
     pub l3_cache_schema: Option<String>,
-    /// Part of the memory's bandwidth
+    /// Part of the memory's bandwidth, in percent or MB/s, as resctrl writes it: MB:0=50
     #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
     pub mem_bw_schema: Option<String>,
     /// The container
@@ -400,7 +408,7 @@ pub struct UpdateArguments {
 /// What is printed, and how often.
 #[derive(Debug, Args)]
 pub struct EventsArguments {
-    /// How often what is used is printed
+    /// How often what is used is printed: a number with h, m, s or ms
     #[arg(long, default_value = "5s", value_name = "DURATION")]
     pub interval: String,
     /// Only what is used now
@@ -416,6 +424,21 @@ pub struct SpecArguments {
     /// The folder
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     pub bundle: PathBuf,
+    /// Another name than config.json, in that folder unless it begins with /
+    #[arg(short, long, default_value = "config.json", value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// For whom a script is printed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  source <(berth-oci completion bash)
+  berth-oci completion zsh >/usr/local/share/zsh/site-functions/_berth-oci")]
+pub struct CompletionArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
 }
 
 /// Which table.
@@ -642,6 +665,9 @@ fn read_one(name: &str, words: &[OsString]) -> Option<Arguments> {
         verb: build(of_verb)?,
     })
 }
+
+#[cfg(test)]
+mod table;
 
 #[cfg(test)]
 mod tests {

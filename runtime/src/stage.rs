@@ -231,10 +231,12 @@ pub fn announce(stage: &Stage) {
     }
     if sys::call::narrating() {
         let (name, actor) = (stage.name, stage.run.actor());
-        sys::call::tell(format_args!("{name} ({actor}): {}", stage.effect));
+        // One text, so that the other process' words do not come between.
+        let mut text = format!("{name} ({actor}): {}", stage.effect);
         if !stage.after.is_empty() {
-            sys::call::tell(format_args!("    after {}", stage.after.join(", ")));
+            text += &format!("\n    after {}", stage.after.join(", "));
         }
-        sys::call::tell(format_args!("    see {}", stage.see.join(", ")));
+        text += &format!("\n    see {}", stage.see.join(", "));
+        sys::call::tell(format_args!("{text}"));
     }
 }

@@ -29,6 +29,8 @@ pub mod process;
 pub mod process_copy;
 /// Reads and writes below `/proc` that nothing can redirect.
 pub mod procfs;
+/// Extended regular expressions: regex(7).
+pub mod regex;
 /// Memory that is held and not needed.
 pub mod residence;
 /// Scheduling, processors, memory nodes.

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod diff;
@@ -68,6 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<i32, Error> {
         Verb::Diff(arguments) => diff::diff(arguments),
         Verb::Checkpoint(_) => Err(not_there("checkpoint")),
         Verb::Restore(_) => Err(not_there("restore")),
+        Verb::Completion(arguments) => completion::completion(arguments),
         Verb::Stages(arguments) => {
             let table = if arguments.exec {
                 stages::EXEC
@@ -100,6 +102,36 @@ pub struct Found {
     pub record: Record,
     /// Where it is in its life.
     pub status: Status,
+}
+
+/// Does something to each container whose name matches an extended regular
+/// expression, as crun does. None is no error, and after a failure the others
+/// have their turn.
+///
+/// # Errors
+///
+/// What is no expression; the first failure, the others are told of.
+pub fn for_each_match(
+    global: &Global,
+    expression: &str,
+    mut act: impl FnMut(&str) -> Result<i32, Error>,
+) -> Result<i32, Error> {
+    let regex = sys::regex::Regex::compile(expression).map_err(|words| {
+        let text = format!("--regex: {expression:?}: {words}; nothing was done");
+        Error::new(ErrorKind::BadInput, text)
+    })?;
+    let mut first = Ok(0);
+    for (id, _) in StateStore::new(&global.root).list()? {
+        let id = id.as_str();
+        let Some(error) = regex.matches(id).then(|| act(id).err()).flatten() else {
+            continue;
+        };
+        match first {
+            Ok(_) => first = Err(error),
+            Err(_) => eprintln!("berth-oci: {id}: {error}"),
+        }
+    }
+    first
 }
 
 /// Finds a container by its id.

@@ -33,7 +33,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
     let written = narrated(options.open(&draft), || {
-        format!("open({draft:?}, O_WRONLY|O_CREAT|O_TRUNC, {mode:#o})")
+        format!("open({draft:?}, O_WRONLY|O_CREAT|O_TRUNC, 0{mode:o})")
     })
     .and_then(|mut file| {
         narrated(file.write_all(bytes), || {

@@ -1,5 +1,8 @@
 //! What the project teaches is what it does: generated pages are those of the program.
 
+#[path = "teaching/labs.rs"]
+mod labs;
+
 use std::process::Command;
 
 use berth_tests::host::program;

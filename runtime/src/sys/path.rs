@@ -201,7 +201,7 @@ pub fn create_node(
             };
             let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
             format!(
-                "mknodat({}, {}, {kind}|{mode:#o}, makedev({major}, {minor}))",
+                "mknodat({}, {}, {kind}|0{mode:o}, makedev({major}, {minor}))",
                 directory.as_raw_fd(),
                 quoted(name)
             )

@@ -240,7 +240,7 @@ pub fn set_limit_of(
 /// `umask(2)`.
 pub fn set_umask(mask: u32) {
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
-    remark(|| format!("umask({mask:#o}) = {:#o}", before.as_raw_mode()));
+    remark(|| format!("umask(0{mask:o}) = 0{:o}", before.as_raw_mode()));
 }
 
 fn mask(set: &CapsHashSet) -> u64 {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::create::plan_cgroups;
-use super::{Found, find};
+use super::{Found, find, for_each_match};
 use crate::arguments::{DeleteArguments, Global};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, open_outputs, run_hooks};
@@ -18,17 +18,26 @@ use crate::sys::process;
 /// How long an init may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// Takes a container away.
+/// Takes a container away, with `--regex` each of a matching name.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::WrongState`] for one that runs, without `--force`. What cannot
 /// be taken away is named, and the rest is gone all the same.
 pub fn delete(global: &Global, arguments: &DeleteArguments) -> Result<i32, Error> {
-    let found = match find(global, &arguments.id) {
+    if arguments.regex {
+        return for_each_match(global, &arguments.id, |id| {
+            delete_one(global, arguments, id)
+        });
+    }
+    delete_one(global, arguments, &arguments.id)
+}
+
+fn delete_one(global: &Global, arguments: &DeleteArguments, id: &str) -> Result<i32, Error> {
+    let found = match find(global, id) {
         Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound && arguments.force => {
-            return remove_remains(global, &arguments.id);
+            return remove_remains(global, id);
         }
         Err(error) => return Err(error),
     };

@@ -4,21 +4,34 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::find;
+use super::{find, for_each_match};
 use crate::arguments::{Global, KillArguments};
 use crate::error::{Error, ErrorKind};
 use crate::signals;
 use crate::state::Status;
 use crate::sys::process::{self, HostPid};
 
-/// Sends it.
+/// Sends it, with `--regex` to each container of a matching name.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::WrongState`] with runc's words, which containerd and CRI-O look for.
 pub fn kill(global: &Global, arguments: &KillArguments) -> Result<i32, Error> {
     let signal = parse_signal(&arguments.signal)?;
-    let found = find(global, &arguments.id)?;
+    if arguments.regex {
+        return for_each_match(global, &arguments.id, |id| {
+            kill_one(global, arguments, (id, signal))
+        });
+    }
+    kill_one(global, arguments, (&arguments.id, signal))
+}
+
+fn kill_one(
+    global: &Global,
+    arguments: &KillArguments,
+    (id, signal): (&str, i32),
+) -> Result<i32, Error> {
+    let found = find(global, id)?;
     if arguments.all
         && let Some(cgroup) = &found.record.cgroup
     {

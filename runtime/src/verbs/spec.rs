@@ -15,7 +15,7 @@ use crate::plan::hiding::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 ///
 /// When there is one already: it is not overwritten.
 pub fn spec(global: &Global, arguments: &SpecArguments) -> Result<i32, Error> {
-    let file = arguments.bundle.join("config.json");
+    let file = arguments.bundle.join(&arguments.file);
     let mut options = OpenOptions::new();
     let mut opened = options
         .write(true)

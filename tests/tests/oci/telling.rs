@@ -334,3 +334,179 @@ fn narration_tells_stages_and_calls() {
         )
     });
 }
+
+/// What runc states in `features` and berth-oci does not, by path and word.
+const NOT_AS_RUNC: &[(&str, &str, &str)] = &[
+    ("/ociVersionMax", "", "berth-oci reads newer configurations"),
+    (
+        "/mountOptions",
+        "acl noacl iversion noiversion",
+        "bits of mount(2) that are the kernel's own: it refuses them from outside",
+    ),
+    (
+        "/mountOptions",
+        "remount",
+        "a mount is made once, as it is to be",
+    ),
+    (
+        "/linux/seccomp/archs",
+        "SCMP_ARCH_MIPS SCMP_ARCH_MIPS64 SCMP_ARCH_MIPS64N32 SCMP_ARCH_PPC SCMP_ARCH_PPC64 \
+         SCMP_ARCH_S390 SCMP_ARCH_S390X",
+        "of the other byte order: no machine runs them beside its own, so no filter holds both",
+    ),
+    (
+        "/annotations/org.opencontainers.runc.checkpoint.enabled",
+        "",
+        "there is no checkpoint",
+    ),
+    (
+        "/annotations/org.opencontainers.runc.commit",
+        "",
+        "berth-oci is not runc",
+    ),
+    (
+        "/annotations/org.opencontainers.runc.version",
+        "",
+        "berth-oci is not runc",
+    ),
+    (
+        "/annotations/io.github.seccomp.libseccomp.version",
+        "",
+        "it may be linked with another",
+    ),
+];
+
+/// Collects where `ours` does not state what `theirs` does.
+fn compare(path: &str, theirs: &Value, ours: &Value, wrong: &mut Vec<String>) {
+    let is_known = |word: &str| {
+        let known = |row: &&(&str, &str, &str)| {
+            row.0 == path && (row.1.is_empty() || row.1.split(' ').any(|one| one == word))
+        };
+        NOT_AS_RUNC.iter().any(|row| known(&row))
+    };
+    match theirs {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                compare(&format!("{path}/{name}"), value, &ours[name], wrong);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                let has = ours.as_array().is_some_and(|ours| ours.contains(item));
+                if !has && !is_known(item.as_str().unwrap_or("")) {
+                    wrong.push(format!("{path}: {item}"));
+                }
+            }
+        }
+        _ if theirs != ours && !is_known("") => wrong.push(format!("{path}: {theirs}, {ours}")),
+        _ => {}
+    }
+}
+
+#[test]
+fn features_state_what_runcs_do() {
+    check(Who::Berth, |lab| {
+        let of = |text: String| Ok::<Value, anyhow::Error>(serde_json::from_str(&text)?);
+        let mut runc = lab.host.command("runc");
+        let theirs = of(crate::outcome::finish(runc.arg("features"))?.text()?)?;
+        let ours = of(lab.call(&["features"])?.text()?)?;
+        let mut wrong = Vec::new();
+        compare("", &theirs, &ours, &mut wrong);
+        ensure!(wrong.is_empty(), "{wrong:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn every_option_that_features_name_mounts() {
+    check(Who::Berth, |lab| {
+        let told: Value = serde_json::from_str(&lab.call(&["features"])?.text()?)?;
+        let words: Vec<&str> = told["mountOptions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            // They need a user namespace, and have cases of their own.
+            .filter(|word| !word.ends_with("idmap"))
+            .collect();
+        ensure!(words.len() > 40, "{words:?}");
+        let found = lab.text("cat /proc/self/mountinfo", |config| {
+            for word in &words {
+                let place = format!("/w/{word}");
+                let mount = match *word {
+                    "bind" | "rbind" => json!({"destination": place, "type": "none",
+                        "source": "/tmp", "options": [word]}),
+                    _ => json!({"destination": place, "type": "tmpfs", "source": "w",
+                        "options": [word]}),
+                };
+                crate::lab::add(&mut config["mounts"], mount);
+            }
+        })?;
+        for word in words {
+            let place = format!("/w/{word}");
+            let line = found
+                .lines()
+                .find(|line| line.split(' ').nth(4) == Some(&place));
+            let Some(line) = line else {
+                anyhow::bail!("{word} did not mount: {found}");
+            };
+            let shown = [
+                "ro",
+                "nosuid",
+                "nodev",
+                "noexec",
+                "noatime",
+                "nodiratime",
+                "nosymfollow",
+            ];
+            let plain = word
+                .strip_prefix('r')
+                .filter(|rest| shown.contains(rest))
+                .unwrap_or(word);
+            if shown.contains(&plain) {
+                let options = line.split(' ').nth(5).unwrap_or("");
+                ensure!(options.split(',').any(|one| one == plain), "{word}: {line}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn expressions_name_many_containers() {
+    check(Who::Berth, |lab| {
+        for id in ["web-1", "web-2", "db-1"] {
+            lab.start(id, as_is)?;
+        }
+        lab.call(&["kill", "--regex", "^web-[0-9]$", "KILL"])?
+            .text()?;
+        lab.wait_for("web-1", "stopped")?;
+        lab.wait_for("web-2", "stopped")?;
+        lab.wait_for("db-1", "running")?;
+        lab.call(&["delete", "--regex", "web"])?.text()?;
+        same(lab.call(&["list", "-q"])?.text()?, "db-1")?;
+        // One that runs is not taken away without --force; one that is no expression is refused.
+        lab.call(&["delete", "--regex", "d."])?.complaint()?;
+        holds(
+            lab.call(&["kill", "--regex", "("])?.complaint()?,
+            &["--regex", "nothing was done"],
+        )?;
+        lab.call(&["delete", "--regex", "--force", "."])?.text()?;
+        lab.call(&["delete", "--regex", "nobody"])?.text()?;
+        same(lab.call(&["list", "-q"])?.text()?, "")
+    });
+}
+
+#[test]
+fn a_first_configuration_goes_where_it_is_told() {
+    check(Who::Berth, |lab| {
+        let folder = lab.host.work_dir();
+        let words = ["spec", "--bundle", path(&folder), "--file", "other.json"];
+        lab.call(&words)?.text()?;
+        let text = fs::read_to_string(folder.join("other.json"))?;
+        ensure!(serde_json::from_str::<Value>(&text)?["root"]["path"] == "rootfs");
+        lab.call(&words)?.complaint()?;
+        let script = lab.call(&["completion", "bash"])?.text()?;
+        holds(script, &["berth-oci", "--stop-before", "--regex"])
+    });
+}
