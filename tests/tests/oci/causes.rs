@@ -113,7 +113,7 @@ fn mounts_that_the_kernel_does_not_know() {
             &[
                 "stage mount-tree",
                 "mounts[3]",
-                "fsopen(\"nonesuchfs\")",
+                "fsopen(\"nonesuchfs\",",
                 "no such device",
                 "/proc/filesystems",
             ],
