@@ -86,7 +86,7 @@ fn read_to_prompt(terminal: &Terminal) -> Result<String> {
     loop {
         let text = terminal.text().replace('\r', "");
         let last = text.rsplit('\n').next().unwrap_or("");
-        if last == PROMPT || last == INNER {
+        if last.ends_with(PROMPT) || last.ends_with(INNER) {
             return Ok(text);
         }
         if Instant::now() > end {
@@ -96,8 +96,18 @@ fn read_to_prompt(terminal: &Terminal) -> Result<String> {
     }
 }
 
+/// Runs a page's commands, and takes away what a page that fails leaves.
 fn run(page: &str) -> Result<usize> {
     let host = Host::new()?;
+    let ran = run_on(&host, page);
+    let mut delete = host.command(program("berth-oci"));
+    let deleted = delete.args(["delete", "--regex", "--force", "."]).status();
+    let ran = ran?;
+    anyhow::ensure!(deleted?.success(), "a container could not be taken away");
+    Ok(ran)
+}
+
+fn run_on(host: &Host, page: &str) -> Result<usize> {
     // Where the reader stands: a folder with the two programs in target/berth.
     let programs = host.work_dir().join("target/berth");
     std::fs::create_dir_all(&programs)?;
