@@ -199,6 +199,7 @@ fn execute(program: BorrowedFd<'_>) -> Result<Infallible, SyscallError> {
 mod tests {
     use super::{concerns, copy_to_memory, is_descriptor};
     use rustix::fs::SealFlags;
+    use std::os::fd::AsRawFd as _;
 
     #[test]
     fn verbs_that_make_a_process_are_known_wherever_they_stand() {
