@@ -130,7 +130,11 @@ fn run_on(host: &Host, page: &str) -> Result<usize> {
         let command =
             with_numbers(&step.command, &known).replace("/tmp/lab", &lab.to_string_lossy());
         terminal.type_keys(&format!("{command}\n"))?;
-        let mut printed = read_to_prompt(&terminal)?;
+        let in_background = command.ends_with('&');
+        let mut printed = match in_background {
+            true => String::new(),
+            false => read_to_prompt(&terminal)?,
+        };
         let deadline = Instant::now() + stretched(Duration::from_secs(5));
         for expected in &step.expected {
             let (wanted, page_numbers) = masked(expected);
@@ -153,8 +157,16 @@ fn run_on(host: &Host, page: &str) -> Result<usize> {
                     bail!("`{command}` did not print {expected:?} but: {printed}");
                 }
                 std::thread::sleep(Duration::from_millis(50));
+                if in_background {
+                    // The shell tells of its jobs before it waits for the next line.
+                    terminal.type_keys("\n")?;
+                }
                 printed = terminal.text().replace('\r', "");
             }
+        }
+        if in_background {
+            terminal.type_keys("\n")?;
+            read_to_prompt(&terminal)?;
         }
     }
     terminal.type_keys("exit\n")?;
