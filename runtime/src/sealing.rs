@@ -76,6 +76,25 @@ fn is_told(words: impl IntoIterator<Item = OsString>) -> bool {
         .any(|word| word == "--narrate" || word == "-narrate")
 }
 
+/// What is told of the calls that seal the program.
+const REASON: &str =
+    "before the first stage: the program is executed anew from a read-only mount, so that
+    no container writes to it
+    see open_tree(2), execveat(2), docs/security.md";
+
+/// Tells, when asked to, of the calls that `sys/first.rs` made before this process
+/// was what it is now: there was nothing yet that could have told of them.
+fn tell_of_first() {
+    if narrating() && cfg!(target_arch = "x86_64") {
+        tell(format_args!("{REASON}"));
+        let clone = "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC";
+        remark(|| format!("open_tree(AT_FDCWD, {OWN_PROGRAM:?}, {clone}) = ok"));
+        let change = "{attr_set=MOUNT_ATTR_RDONLY, attr_clr=0, propagation=0}";
+        remark(|| format!("mount_setattr(…, \"\", AT_EMPTY_PATH, {change}) = ok"));
+        remark(|| "execveat(…, \"\", …, AT_EMPTY_PATH) = ok".to_owned());
+    }
+}
+
 /// Returns when the program is one that nobody in a container can write to;
 /// executes it anew as such otherwise.
 ///
@@ -90,14 +109,15 @@ pub fn ensure_sealed() -> Result<(), Error> {
         let text = format!("protecting {OWN_PROGRAM} from containers: {error}; nothing was done");
         Error::new(ErrorKind::Failed, text)
     };
-    if is_sealed().map_err(failed)? || is_roots_alone() {
+    if is_sealed().map_err(failed)? {
+        tell_of_first();
+        return Ok(());
+    }
+    if is_roots_alone() {
         return Ok(());
     }
     if narrating() {
-        tell(format_args!(
-            "before the first stage: the program is executed anew from a mount that is read-only,\n    \
-             so that no container writes to it\n    see open_tree(2), execveat(2), docs/security.md"
-        ));
+        tell(format_args!("{REASON}"));
     }
     match execute_sealed().map_err(failed)? {}
 }
