@@ -293,7 +293,7 @@ fn narration_tells_every_call_that_strace_sees() {
                 "state.json",
                 path(&pid_file),
                 "execve(\"/bin/true\", [\"true\"])",
-                "exited",
+                "= Exited(0)",
             ],
         )
     });
