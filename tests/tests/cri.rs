@@ -19,3 +19,7 @@ mod calls;
 /// The suites of cri-tools.
 #[path = "cri/critest.rs"]
 mod critest;
+
+/// Exec, attach and port-forward.
+#[path = "cri/streaming.rs"]
+mod streaming;
