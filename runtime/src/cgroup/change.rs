@@ -172,6 +172,7 @@ fn observe_before(changed: &CgroupPlan) -> Result<Vec<(PathBuf, String)>, Cgroup
     for hierarchy in &changed.hierarchies {
         for write in &hierarchy.writes {
             if let Some((path, write)) = existing(hierarchy, write)
+                && !is_write_only(&write.file)
                 && let Some(text) = files::read_text_if_there(&path)?
                 && let Some(value) = former(&write.file, &write.value, &text)
             {
@@ -195,11 +196,15 @@ fn existing<'a>(
     }
 }
 
+/// Files that do not tell what was written to them: a read of them fails. Their
+/// rules are planned anew.
+fn is_write_only(file: &str) -> bool {
+    matches!(file, "devices.allow" | "devices.deny")
+}
+
 /// What takes `written` back, out of the file's text before it.
 fn former(file: &str, written: &str, text: &str) -> Option<String> {
     match file {
-        // These say nothing of what was written to them; the rules are planned anew.
-        "devices.allow" | "devices.deny" => return None,
         "memory.oom_control" => {
             let word = text
                 .lines()

@@ -20,7 +20,7 @@ spec:
         - |
           if [ -e /seen/once ]; then echo second run; sleep 1; echo last; exit 0; fi
           touch /seen/once
-          seq 1 20; sleep 1; echo fails >&2; exit 4
+          seq 1 20; sleep 3; echo fails >&2; exit 4
 ";
 
 #[test]
@@ -28,6 +28,12 @@ fn a_log_is_cut_dated_and_followed_over_a_restart() {
     let machine = Machine::new().unwrap();
     machine.write("web.yaml", LINES).unwrap();
     machine.berth(&["run", "-d", "web.yaml"]).unwrap();
+    // The pod is ready when its program runs, which is before it has written.
+    let deadline = std::time::Instant::now() + LIMIT;
+    while !machine.berth(&["logs", "web"]).unwrap().contains("\n20\n") {
+        assert!(std::time::Instant::now() < deadline, "no 20 lines");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let mut following = machine
         .start(&["logs", "-f", "--tail", "2", "web"])
         .unwrap();
