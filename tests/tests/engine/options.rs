@@ -31,6 +31,8 @@ fn a_program_runs_as_who_it_is_asked_to_be() {
             wanted.supplemental_groups = vec![7000];
             wanted.readonly_rootfs = true;
             wanted.no_new_privs = true;
+            // Without one a container of the CRI is not filtered.
+            wanted.seccomp = Some(v1::SecurityProfile::default());
             let id = run_container(&engine, &pod, config).await;
             assert_eq!(engine.wait(&id).await.unwrap().exit_code, 0);
             assert_eq!(
