@@ -282,6 +282,7 @@ impl Engine {
         });
         Ok(HashMap::from([
             ("info".to_owned(), info.to_string()),
+            ("pid".to_owned(), view.pid.to_string()),
             ("record".to_owned(), json_text(record)?),
         ]))
     }
