@@ -204,14 +204,11 @@ fn is_write_only(file: &str) -> bool {
 
 /// What takes `written` back, out of the file's text before it.
 fn former(file: &str, written: &str, text: &str) -> Option<String> {
-    match file {
-        "memory.oom_control" => {
-            let word = text
-                .lines()
-                .find_map(|line| line.strip_prefix("oom_kill_disable "));
-            return word.map(|word| word.trim().to_owned());
-        }
-        _ => {}
+    if file == "memory.oom_control" {
+        let word = text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill_disable "));
+        return word.map(|word| word.trim().to_owned());
     }
     let key = written.split_once(' ').map(|(key, _)| key);
     let Some((key, without)) = key.zip(without_entry(file)) else {
