@@ -116,7 +116,11 @@ impl Program {
             .settings
             .absolute()
             .context("read the working directory")?;
-        settings.start_tracing();
+        match &self.command {
+            // A server says what its file wants to hear.
+            Command::Cri(arguments) if arguments.serves() => {}
+            _ => settings.start_tracing(),
+        }
         match self.command {
             Command::Run(arguments) => run::run(&settings, &arguments),
             Command::Worker => worker::run(&settings),

@@ -17,6 +17,18 @@ use crate::settings::Settings;
 /// The caller is not root, `berth-oci` is not found, or a file of the
 /// configuration cannot be read.
 pub async fn open(settings: &Settings) -> Result<Arc<Engine>> {
+    open_with(settings, |_| Ok(())).await
+}
+
+/// The same with more choices made.
+///
+/// # Errors
+///
+/// As [`open`], and those of `choose`.
+pub async fn open_with(
+    settings: &Settings,
+    choose: impl FnOnce(&mut EngineConfig) -> Result<()>,
+) -> Result<Arc<Engine>> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::new(
             "not root: namespaces, mounts and cgroups need it; expected 'sudo berth …'",
@@ -26,6 +38,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<Engine>> {
     let mut config =
         EngineConfig::new(settings.run_dir.clone(), settings.data_dir.clone()).context(attempt)?;
     config.cgroup_parent = settings.cgroup_parent.clone();
+    choose(&mut config)?;
     Engine::open(config).await.context(attempt)
 }
 

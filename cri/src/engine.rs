@@ -24,6 +24,7 @@ use self::error::{Error, ErrorKind};
 use self::monitor_link::blocking;
 use self::paths::Paths;
 use self::records::Records;
+use self::runtimes::Runtimes;
 use self::spec::host::HostFacts;
 use crate::images::ImageStore;
 
@@ -65,6 +66,8 @@ pub mod processes;
 pub mod records;
 /// What engines that died have left half-made, undone.
 pub(crate) mod recover;
+/// OCI runtimes, by the names of their handlers.
+pub mod runtimes;
 /// Making, stopping and removing sandboxes.
 pub mod sandbox;
 /// The CRI's calls on an engine.
@@ -90,6 +93,8 @@ struct Parts {
     images: ImageStore,
     // A kubelet may have it take another range of addresses.
     netd: RwLock<Netd>,
+    // A reload of the server's file may bring others.
+    runtimes: RwLock<Runtimes>,
     host: HostFacts,
 }
 
@@ -117,16 +122,20 @@ impl Engine {
         let paths = Paths::new(&config.run_dir);
         records::files::ensure_directory(&paths.pods())?;
         let records = Records::open(&config.data_dir)?;
+        cgroups::check_driver(config.cgroup_driver)?;
         let images = ImageStore::open(&config.data_dir, config.registries.clone())
-            .map_err(|error| Error::caused(ErrorKind::Image, "open the image store", error))?;
+            .map_err(|error| Error::caused(ErrorKind::Image, "open the image store", error))?
+            .with_layers_at_once(config.layers_at_once);
         let mut network = config.network.clone();
         pod_cidr::apply_kept(&config.data_dir, &mut network)?;
         let netd = Netd::open(&config.data_dir.join("net"), network)
             .map_err(|error| Error::caused(ErrorKind::Network, "open the network", error))?;
         let host = spec::host::observe_host()?;
+        let runtimes = RwLock::new(config.runtimes.clone());
         Ok(Self {
             parts: Arc::new(Parts {
                 config,
+                runtimes,
                 paths,
                 records,
                 images,
@@ -155,6 +164,22 @@ impl Engine {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *known = netd;
+    }
+
+    /// The OCI runtimes of sandboxes that are made from now on.
+    pub fn runtimes(&self) -> Runtimes {
+        let runtimes = self.parts.runtimes.read();
+        runtimes.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes other OCI runtimes. A sandbox keeps the one that it was made with.
+    pub fn replace_runtimes(&self, runtimes: Runtimes) {
+        let mut known = self
+            .parts
+            .runtimes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = runtimes;
     }
 
     /// What sandboxes and containers were asked to be.

@@ -33,7 +33,7 @@ pub mod digest;
 pub(crate) mod disk;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use oci_spec::image::ImageConfiguration;
 
@@ -78,7 +78,9 @@ use store::Store;
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     store: Store,
-    registries: Arc<RegistriesConfig>,
+    // A reload of the server's file may bring another one.
+    registries: Arc<RwLock<Arc<RegistriesConfig>>>,
+    layers_at_once: Option<usize>,
 }
 
 /// An image that is in the store, whole.
@@ -200,8 +202,34 @@ impl ImageStore {
     pub fn open(data_dir: &Path, registries: RegistriesConfig) -> Result<ImageStore, Error> {
         Ok(ImageStore {
             store: Store::open(data_dir)?,
-            registries: Arc::new(registries),
+            registries: Arc::new(RwLock::new(Arc::new(registries))),
+            layers_at_once: None,
         })
+    }
+
+    /// The same store with another number of layers of one image on their way
+    /// at once; absent, the machine decides.
+    #[must_use]
+    pub fn with_layers_at_once(self, layers_at_once: Option<usize>) -> ImageStore {
+        ImageStore {
+            layers_at_once,
+            ..self
+        }
+    }
+
+    /// Takes another registries' file for pulls that begin from now on.
+    pub fn replace_registries(&self, registries: RegistriesConfig) {
+        let mut known = self
+            .registries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = Arc::new(registries);
+    }
+
+    fn registries(&self) -> Arc<RegistriesConfig> {
+        let registries = self.registries.read();
+        // Whoever panicked has left a whole value behind: it is set in one step.
+        registries.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Fetches an image, or makes sure that the registry's is the one at hand.
@@ -225,7 +253,7 @@ impl ImageStore {
         request: PullRequest,
     ) -> Result<Image, Error> {
         let mut repository =
-            Repository::new(&self.registries, reference, request.credentials.as_ref())?;
+            Repository::new(&self.registries(), reference, request.credentials.as_ref())?;
         let platform = request.platform.as_ref();
         let plan = pull::fetch_plan(&mut repository, reference, platform, &self.store).await?;
         let chains: Vec<Digest> = plan
@@ -235,7 +263,11 @@ impl ImageStore {
             .collect();
         let store = self.store.clone();
         let lease = pull::in_thread(move || store.lease(&chains)).await?;
-        pull::fetch_layers(&self.store, &repository, &plan, &request.progress).await?;
+        let pace = pull::Pace {
+            progress: request.progress.clone(),
+            layers_at_once: self.layers_at_once,
+        };
+        pull::fetch_layers(&self.store, &repository, &plan, &pace).await?;
         let store = self.store.clone();
         // With a digest in the name, the tag beside it is a note, not a claim.
         let tags = match &reference.digest {

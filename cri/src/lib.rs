@@ -8,6 +8,8 @@
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
+/// The server's file: checked, and merged with the defaults.
+pub mod configuration;
 /// The engine: sandboxes and containers of one machine.
 pub mod engine;
 /// Images: pulled, unpacked, mounted.

@@ -11,12 +11,12 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server as Transport;
 
+use crate::configuration::Configuration;
 use crate::engine::Engine;
 use crate::engine::error::{Error, ErrorKind};
 use crate::v1::image_service_server::ImageServiceServer;
@@ -48,31 +48,59 @@ const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Where a kubelet finds it.
-    pub socket: PathBuf,
+    pub socket: socket::Place,
+    /// Where exec, attach and port-forward are served.
+    pub streaming: SocketAddr,
+    /// How long streaming clients may take.
+    pub limits: streaming::Limits,
 }
 
 /// One server; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CriServer {
     engine: Arc<Engine>,
-    handlers: Arc<handlers::Handlers>,
+    handlers: Arc<RwLock<handlers::Handlers>>,
     streams: Arc<streaming::Streams>,
 }
 
 impl CriServer {
-    /// A server of an engine that is open, with its streams on `streaming`.
+    /// A server of an engine that is open; its streams are served from now on.
     ///
     /// # Errors
     ///
     /// `Network` when the address for streams cannot be had.
-    pub async fn new(engine: Arc<Engine>, streaming: SocketAddr) -> Result<CriServer, Error> {
-        let handlers = Arc::new(handlers::Handlers::observe(engine.config()).await);
-        let streams = Arc::new(streaming::Streams::start(engine.clone(), streaming).await?);
+    pub async fn new(engine: Arc<Engine>, config: &ServerConfig) -> Result<CriServer, Error> {
+        let handlers = handlers::Handlers::observe(&engine).await;
+        let streams = streaming::Streams::start(engine.clone(), config.streaming, config.limits);
         Ok(CriServer {
+            streams: Arc::new(streams.await?),
             engine,
-            handlers,
-            streams,
+            handlers: Arc::new(RwLock::new(handlers)),
         })
+    }
+
+    /// Takes over what a configuration may change while the server runs: the OCI
+    /// runtimes and the registries.
+    ///
+    /// # Errors
+    ///
+    /// `Image` when the registries' file cannot be read; then nothing changed.
+    pub async fn reload(&self, configuration: &Configuration) -> Result<(), Error> {
+        let registries = configuration.registries()?;
+        self.engine.images().replace_registries(registries);
+        self.engine.replace_runtimes(configuration.runtimes());
+        let handlers = handlers::Handlers::observe(&self.engine).await;
+        let mut known = self
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = handlers;
+        Ok(())
+    }
+
+    fn handler_list(&self) -> Vec<crate::v1::RuntimeHandler> {
+        let handlers = self.handlers.read();
+        handlers.unwrap_or_else(PoisonError::into_inner).list()
     }
 
     /// Answers calls until `stop` is done; calls that have begun are finished.

@@ -16,6 +16,14 @@ mod world;
 #[path = "cri/calls.rs"]
 mod calls;
 
+/// The server's file: written out, checked, and honoured.
+#[path = "cri/configuration.rs"]
+mod configuration;
+
+/// RuntimeClass handlers: runc and crun make containers, the monitor stays ours.
+#[path = "cri/handlers.rs"]
+mod handlers;
+
 /// The suites of cri-tools.
 #[path = "cri/critest.rs"]
 mod critest;

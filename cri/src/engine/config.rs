@@ -1,13 +1,15 @@
 //! Where an engine keeps its things and what it works with.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use berth_netd::network::NetworkConfig;
 
+use super::cgroups::Driver;
 use super::error::{Error, ErrorKind};
 use super::id::ID_LENGTH;
+use super::runtimes::Runtimes;
 use super::spec::clean_absolute;
+use super::spec::defaults::ContainerDefaults;
 use crate::images::registries::RegistriesConfig;
 
 /// The OCI runtime's program, and that of the monitor.
@@ -32,7 +34,13 @@ pub struct EngineConfig {
     /// The group that holds the pods' groups, below each hierarchy's root.
     pub cgroup_parent: String,
     /// Other OCI runtimes, by the name that a `runtime_handler` asks for.
-    pub runtimes: BTreeMap<String, PathBuf>,
+    pub runtimes: Runtimes,
+    /// Who makes the pods' groups.
+    pub cgroup_driver: Driver,
+    /// Layers of one image on their way at once; the machine decides if absent.
+    pub layers_at_once: Option<usize>,
+    /// What a container gets that states nothing.
+    pub defaults: ContainerDefaults,
 }
 
 impl EngineConfig {
@@ -57,7 +65,10 @@ impl EngineConfig {
             network: NetworkConfig::default(),
             registries,
             cgroup_parent: "/berth".to_owned(),
-            runtimes: BTreeMap::new(),
+            runtimes: Runtimes::default(),
+            cgroup_driver: Driver::Cgroupfs,
+            layers_at_once: None,
+            defaults: ContainerDefaults::default(),
         })
     }
 
@@ -98,28 +109,6 @@ impl EngineConfig {
             .validate()
             .map_err(|error| Error::caused(ErrorKind::Invalid, "network", error))
     }
-
-    /// The OCI runtime of a `runtime_handler`; empty is the default one.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` for an unknown name, with the known ones.
-    pub fn runtime(&self, handler: &str) -> Result<PathBuf, Error> {
-        if let Some(path) = self.runtimes.get(handler) {
-            return Ok(path.clone());
-        }
-        if handler.is_empty() {
-            return Ok(self.oci_runtime.clone());
-        }
-        let known: Vec<&str> = self.runtimes.keys().map(String::as_str).collect();
-        Err(Error::invalid(format!(
-            "runtime_handler: {handler:?} is not configured; known are: {}",
-            match known.as_slice() {
-                [] => "only the default one".to_owned(),
-                known => known.join(", "),
-            }
-        )))
-    }
 }
 
 /// `berth-oci` beside the program that runs, else in `PATH`.
@@ -147,10 +136,10 @@ pub fn find_oci_runtime() -> Result<PathBuf, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn config() -> EngineConfig {
+    pub(crate) fn config() -> EngineConfig {
         EngineConfig {
             run_dir: "/run/berth".into(),
             data_dir: "/var/lib/berth".into(),
@@ -158,7 +147,10 @@ mod tests {
             network: NetworkConfig::default(),
             registries: RegistriesConfig::default(),
             cgroup_parent: "/berth".to_owned(),
-            runtimes: [("runc".to_owned(), "/usr/bin/runc".into())].into(),
+            runtimes: Runtimes::default(),
+            cgroup_driver: Driver::Cgroupfs,
+            layers_at_once: None,
+            defaults: ContainerDefaults::default(),
         }
     }
 
@@ -175,19 +167,5 @@ mod tests {
         assert!(refused(&|c| c.run_dir = format!("/{}", "x".repeat(80)).into()).contains("81"));
         assert!(refused(&|c| c.cgroup_parent = "/".to_owned()).starts_with("cgroup_parent"));
         assert!(refused(&|c| c.network.subnets.clear()).contains("subnets"));
-    }
-
-    #[test]
-    fn a_handler_is_known_or_refused() {
-        assert_eq!(
-            config().runtime("").unwrap(),
-            Path::new("/usr/bin/berth-oci")
-        );
-        assert_eq!(
-            config().runtime("runc").unwrap(),
-            Path::new("/usr/bin/runc")
-        );
-        let error = config().runtime("kata").unwrap_err();
-        assert!(error.to_string().contains("known are: runc"), "{error}");
     }
 }

@@ -382,6 +382,7 @@ impl Engine {
         if request.privileged {
             let all = super::spec::capabilities::plan_capabilities(
                 &v1::Capability::default(),
+                &self.config().defaults.capabilities,
                 &self.host().capabilities,
                 super::spec::Privilege::Privileged,
             )?;

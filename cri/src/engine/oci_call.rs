@@ -25,8 +25,9 @@ impl Engine {
     pub(super) fn runtime_command(&self, pod: &PodRecord) -> Command {
         let mut command = Command::new(&pod.oci_runtime);
         command
+            .args(&pod.oci_arguments)
             .arg("--root")
-            .arg(self.paths().oci_root(&pod.runtime_handler));
+            .arg(self.paths().oci_root(pod.state_of()));
         command
     }
 
@@ -43,7 +44,7 @@ impl Engine {
     /// Whether the OCI runtime has a directory for the container: each keeps
     /// one of the container's name below its root.
     fn has_runtime_state(&self, pod: &PodRecord, id: &str) -> bool {
-        let root = self.paths().oci_root(&pod.runtime_handler);
+        let root = self.paths().oci_root(pod.state_of());
         Path::new(&root).join(id).exists()
     }
 

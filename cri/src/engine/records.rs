@@ -102,6 +102,13 @@ pub struct PodRecord {
     pub runtime_handler: String,
     /// The OCI runtime that makes the containers.
     pub oci_runtime: PathBuf,
+    /// Given to it before the verb.
+    #[serde(default)]
+    pub oci_arguments: Vec<String>,
+    /// The handler whose directory holds its state, where that is another than
+    /// the caller's choice: the choice was left to us.
+    #[serde(default)]
+    pub oci_state: Option<String>,
     /// The group of the whole pod, below each hierarchy's root.
     pub cgroup: String,
     /// The network it got; none on the host's network.
@@ -181,6 +188,16 @@ impl PodRecord {
     /// The version that this program writes.
     pub fn format() -> u32 {
         FORMAT
+    }
+
+    /// The handler whose directory holds the OCI runtime's state.
+    pub fn state_of(&self) -> &str {
+        self.oci_state.as_deref().unwrap_or(&self.runtime_handler)
+    }
+
+    /// Whether berth-oci makes the containers.
+    pub fn has_own_runtime(&self) -> bool {
+        self.state_of().is_empty()
     }
 
     /// Whether the pod has the host's network.

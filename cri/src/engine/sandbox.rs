@@ -66,12 +66,18 @@ impl Engine {
         runtime_handler: String,
     ) -> Result<SandboxPlan, Error> {
         let metadata = check_metadata(&config)?;
-        let oci_runtime = self.config().runtime(&runtime_handler)?;
+        let chosen = self
+            .runtimes()
+            .choose(&runtime_handler, &self.config().oci_runtime)?;
         let id = random_id();
         let namespaces = PodNamespaces::plan(&config, &self.paths().pod(&id))?;
         let has = |namespace| namespaces.pinned().contains(&namespace);
         let hostname = plan_hostname(&config)?;
-        let cgroup = super::cgroups::pod_group(&config, &self.config().cgroup_parent, &id)?;
+        let cgroup = super::cgroups::pod_group(&config, &id, self.config())?;
+        let mut oci_arguments = chosen.runtime.arguments;
+        if super::cgroups::is_slice(&cgroup) {
+            oci_arguments.push("--systemd-cgroup".to_owned());
+        }
         let monitor = MonitorConfig {
             pod_id: id.clone(),
             hostname: has(PodNamespace::Uts).then(|| hostname.clone()),
@@ -79,9 +85,9 @@ impl Engine {
             sysctls: plan_sysctls(&config, &namespaces)?,
             // Entering a group costs about a millisecond for each v1 hierarchy.
             cgroup: None,
-            oci_runtime: oci_runtime.clone(),
-            oci_root: self.paths().oci_root(&runtime_handler),
-            oci_arguments: Vec::new(),
+            oci_runtime: chosen.runtime.program.clone(),
+            oci_root: self.paths().oci_root(&chosen.name),
+            oci_arguments: oci_arguments.clone(),
         };
         let host_ports = match has(PodNamespace::Net) {
             true => plan_host_ports(&config)?,
@@ -100,8 +106,10 @@ impl Engine {
             maker_pid: std::process::id(),
             created_at: now_nanoseconds(),
             config: Encoded(config),
+            oci_state: (chosen.name != runtime_handler).then_some(chosen.name),
             runtime_handler,
-            oci_runtime,
+            oci_runtime: chosen.runtime.program,
+            oci_arguments,
             cgroup,
             network: None,
         };

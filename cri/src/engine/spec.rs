@@ -22,6 +22,8 @@ use crate::v1;
 
 /// Which capabilities a program keeps.
 pub mod capabilities;
+/// What a container gets that states nothing.
+pub mod defaults;
 /// Device nodes, and who may open them.
 pub mod devices;
 /// What this machine has and allows, observed once.
@@ -64,8 +66,10 @@ pub struct SpecInputs<'a> {
     pub devices: &'a [devices::ObservedDevice],
     /// What this machine has and allows.
     pub host: &'a host::HostFacts,
-    /// The container's group, below each hierarchy's root.
+    /// The container's group, in the OCI's words.
     pub cgroups_path: &'a Path,
+    /// What the operator wants for who states nothing.
+    pub defaults: &'a defaults::ContainerDefaults,
     /// The container's root directory on the host.
     pub rootfs: &'a Path,
     /// The sandbox's id, for the annotations.

@@ -48,6 +48,14 @@ pub(crate) struct LayerPlan {
     pub(crate) chain: Digest,
 }
 
+/// How fast, and who is told.
+#[derive(Clone)]
+pub(crate) struct Pace {
+    pub(crate) progress: Arc<dyn PullProgress>,
+    /// Layers on their way at once; the machine decides if absent.
+    pub(crate) layers_at_once: Option<usize>,
+}
+
 /// How many layers are on their way at once: each keeps two threads busy, and
 /// on a slow line the wait of one is the chance of another.
 const FEWEST_AT_ONCE: usize = 3;
@@ -161,10 +169,14 @@ pub(crate) async fn fetch_layers(
     store: &Store,
     repository: &Repository,
     plan: &PullPlan,
-    progress: &Arc<dyn PullProgress>,
+    pace: &Pace,
 ) -> Result<(), Error> {
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let turns = Arc::new(Semaphore::new(at_once.max(FEWEST_AT_ONCE)));
+    let progress = &pace.progress;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let at_once = pace.layers_at_once;
+    let turns = Arc::new(Semaphore::new(
+        at_once.unwrap_or(processors.max(FEWEST_AT_ONCE)),
+    ));
     // Dropping the set, when one layer fails or the caller gives up, ends the
     // downloads; the unpacking threads see their queues end and clean up.
     let mut tasks = JoinSet::new();

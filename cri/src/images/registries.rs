@@ -102,17 +102,29 @@ impl RegistriesConfig {
     ///
     /// [`ErrorKind::InvalidConfiguration`], with the file and the place in it.
     pub fn load() -> Result<RegistriesConfig, Error> {
-        let mut config = match std::env::var_os(FILE_VARIABLE) {
-            Some(path) => RegistriesConfig::read(Path::new(&path))?,
+        match std::env::var_os(FILE_VARIABLE) {
+            Some(path) => RegistriesConfig::load_from(Path::new(&path)),
             None if Path::new(DEFAULT_FILE).exists() => {
-                RegistriesConfig::read(Path::new(DEFAULT_FILE))?
+                RegistriesConfig::load_from(Path::new(DEFAULT_FILE))
             }
-            None => RegistriesConfig::default(),
-        };
-        config.docker_config = std::env::var_os("DOCKER_CONFIG")
+            None => Ok(RegistriesConfig::default().with_docker()),
+        }
+    }
+
+    /// Reads one file, and has Docker's `config.json` looked up later.
+    ///
+    /// # Errors
+    ///
+    /// As [`RegistriesConfig::load`].
+    pub fn load_from(path: &Path) -> Result<RegistriesConfig, Error> {
+        RegistriesConfig::read(path).map(RegistriesConfig::with_docker)
+    }
+
+    fn with_docker(mut self) -> RegistriesConfig {
+        self.docker_config = std::env::var_os("DOCKER_CONFIG")
             .map(PathBuf::from)
             .or_else(|| Some(std::env::home_dir()?.join(".docker")));
-        Ok(config)
+        self
     }
 
     /// Reads one file and looks nowhere else.

@@ -4,14 +4,14 @@
 //! runtimes themselves are asked, by `features` (runtime-spec, features.md);
 //! one that does not know the command can do nothing special.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::engine::config::EngineConfig;
+use crate::engine::Engine;
+use crate::engine::runtimes::OciRuntime;
 use crate::v1;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,10 +24,15 @@ pub(super) struct Handlers {
 
 impl Handlers {
     /// Asks every runtime once.
-    pub(super) async fn observe(config: &EngineConfig) -> Handlers {
-        let mut list = vec![observe("", &config.oci_runtime).await];
-        for (name, program) in &config.runtimes {
-            list.push(observe(name, program).await);
+    pub(super) async fn observe(engine: &Engine) -> Handlers {
+        let runtimes = engine.runtimes();
+        let mut list = Vec::new();
+        // The default one has a name only if an operator gave it one.
+        if let Ok(default) = runtimes.choose("", &engine.config().oci_runtime) {
+            list.push(observe("", &default.runtime).await);
+        }
+        for (name, runtime) in &runtimes.named {
+            list.push(observe(name, runtime).await);
         }
         Handlers { list }
     }
@@ -38,11 +43,11 @@ impl Handlers {
     }
 }
 
-async fn observe(name: &str, program: &Path) -> v1::RuntimeHandler {
-    let features = ask(program).await.unwrap_or_else(|| {
+async fn observe(name: &str, runtime: &OciRuntime) -> v1::RuntimeHandler {
+    let features = ask(runtime).await.unwrap_or_else(|| {
         tracing::warn!(
             "{}: does not answer `features`; it is taken to have none",
-            program.display()
+            runtime.program.display()
         );
         Value::Null
     });
@@ -52,8 +57,9 @@ async fn observe(name: &str, program: &Path) -> v1::RuntimeHandler {
     }
 }
 
-async fn ask(program: &Path) -> Option<Value> {
-    let answer = Command::new(program)
+async fn ask(runtime: &OciRuntime) -> Option<Value> {
+    let answer = Command::new(&runtime.program)
+        .args(&runtime.arguments)
         .arg("features")
         .stdin(Stdio::null())
         .kill_on_drop(true)

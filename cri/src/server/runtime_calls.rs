@@ -336,7 +336,9 @@ impl RuntimeService for CriServer {
         &self,
         _request: Request<v1::RuntimeConfigRequest>,
     ) -> Answer<v1::RuntimeConfigResponse> {
-        Ok(Response::new(status::runtime_config()))
+        Ok(Response::new(status::runtime_config(
+            self.engine.config().cgroup_driver,
+        )))
     }
 
     async fn update_pod_sandbox_resources(

@@ -18,8 +18,16 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::engine::error::{Error, ErrorKind};
 
-/// Who may open the socket may do all that root may.
-const MODE: u32 = 0o660;
+/// The place of the socket and who may open it: who may may do all that root may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its mode.
+    pub mode: u32,
+    /// The group that owns it; none is the process's own.
+    pub group: Option<u32>,
+}
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -44,7 +52,8 @@ pub struct Made {
 ///
 /// `Conflict` when another server answers there, `Storage` when the path is
 /// something else than a socket or cannot be made.
-pub async fn listen(path: &Path) -> Result<Listener, Error> {
+pub async fn listen(place: &Place) -> Result<Listener, Error> {
+    let path = place.path.as_path();
     if let Some(socket) = take_over().map_err(|error| failed("take over", path, error))? {
         return Ok(Listener { socket, made: None });
     }
@@ -53,7 +62,9 @@ pub async fn listen(path: &Path) -> Result<Listener, Error> {
     let lock = lock(path)?;
     remove_leftover(path).await?;
     let socket = UnixListener::bind(path).map_err(|error| failed("bind", path, error))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))
+    std::os::unix::fs::chown(path, None, place.group)
+        .map_err(|error| failed("set the group of", path, error))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(place.mode))
         .map_err(|error| failed("set the mode of", path, error))?;
     let path = path.to_owned();
     Ok(Listener {
@@ -132,18 +143,27 @@ fn failed(what: &str, path: &Path, error: io::Error) -> Error {
 mod tests {
     use super::*;
 
+    fn place(path: &Path) -> Place {
+        Place {
+            path: path.to_owned(),
+            mode: 0o640,
+            group: None,
+        }
+    }
+
     #[tokio::test]
     async fn one_server_a_socket_and_a_leftover_is_nobodys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/berth.sock");
-        let first = listen(&path).await.unwrap();
+        let place = place(&path);
+        let first = listen(&place).await.unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, MODE);
-        let second = listen(&path).await.unwrap_err();
+        assert_eq!(mode & 0o777, 0o640);
+        let second = listen(&place).await.unwrap_err();
         assert_eq!(second.kind(), ErrorKind::Conflict);
         // Killed: the file stays, the lock does not.
         drop(first);
-        let third = listen(&path).await.unwrap();
+        let third = listen(&place).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
         leave(third.made);
         assert!(!path.exists());
@@ -154,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes");
         std::fs::write(&path, "mine").unwrap();
-        let error = listen(&path).await.unwrap_err();
+        let error = listen(&place(&path)).await.unwrap_err();
         assert!(error.chain().contains("expected a socket"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::CriServer;
+use crate::engine::cgroups::Driver;
 use crate::engine::sandbox::network_error;
 use crate::v1;
 
@@ -41,7 +42,7 @@ pub(super) async fn status(server: &CriServer, verbose: bool) -> v1::StatusRespo
             true => info(server),
             false => HashMap::new(),
         },
-        runtime_handlers: server.handlers.list(),
+        runtime_handlers: server.handler_list(),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
@@ -50,11 +51,15 @@ pub(super) async fn status(server: &CriServer, verbose: bool) -> v1::StatusRespo
     }
 }
 
-/// Groups are made and limited by their paths, by us and by the kubelet alike.
-pub(super) fn runtime_config() -> v1::RuntimeConfigResponse {
+/// Who makes groups; a kubelet does as we do.
+pub(super) fn runtime_config(driver: Driver) -> v1::RuntimeConfigResponse {
+    let driver = match driver {
+        Driver::Cgroupfs => v1::CgroupDriver::Cgroupfs,
+        Driver::Systemd => v1::CgroupDriver::Systemd,
+    };
     v1::RuntimeConfigResponse {
         linux: Some(v1::LinuxRuntimeConfiguration {
-            cgroup_driver: v1::CgroupDriver::Cgroupfs as i32,
+            cgroup_driver: driver as i32,
         }),
     }
 }
@@ -74,13 +79,19 @@ fn condition(kind: &str, reason: &str, trouble: Option<String>) -> v1::RuntimeCo
 /// What would keep every pod from being made.
 fn runtime_trouble(server: &CriServer) -> Option<String> {
     let config = server.engine.config();
-    let program = &config.oci_runtime;
-    match std::fs::metadata(program) {
-        Err(error) => return Some(format!("{}: {error}", program.display())),
-        Ok(file) if file.permissions().mode() & 0o111 == 0 => {
-            return Some(format!("{}: cannot be executed", program.display()));
+    let default = match server.engine.runtimes().choose("", &config.oci_runtime) {
+        Ok(chosen) => chosen.runtime.program,
+        Err(error) => return Some(error.chain()),
+    };
+    // The monitor is berth-oci's, whatever makes the containers.
+    for program in [&config.oci_runtime, &default] {
+        match std::fs::metadata(program) {
+            Err(error) => return Some(format!("{}: {error}", program.display())),
+            Ok(file) if file.permissions().mode() & 0o111 == 0 => {
+                return Some(format!("{}: cannot be executed", program.display()));
+            }
+            Ok(_) => {}
         }
-        Ok(_) => {}
     }
     for folder in [&config.run_dir, &config.data_dir] {
         if let Err(errno) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
@@ -113,16 +124,22 @@ fn info(server: &CriServer) -> HashMap<String, String> {
         .iter()
         .map(ToString::to_string)
         .collect();
-    let runtimes: HashMap<_, _> = config
-        .runtimes
+    let runtimes = server.engine.runtimes();
+    let programs: HashMap<_, _> = runtimes
+        .named
         .iter()
-        .map(|(name, program)| (name.clone(), program.display().to_string()))
+        .map(|(name, runtime)| (name.clone(), runtime.program.display().to_string()))
         .collect();
     let shown = json!({
         "runDir": config.run_dir,
         "dataDir": config.data_dir,
         "ociRuntime": config.oci_runtime,
-        "runtimes": runtimes,
+        "runtimes": programs,
+        "defaultHandler": runtimes.default_handler,
+        "cgroupDriver": match config.cgroup_driver {
+            Driver::Cgroupfs => "cgroupfs",
+            Driver::Systemd => "systemd",
+        },
         "cgroupParent": config.cgroup_parent,
         "podSubnets": subnets,
     });

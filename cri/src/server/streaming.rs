@@ -54,10 +54,14 @@ mod tokens;
 /// WebSocket.
 pub mod websocket;
 
-/// How long a connection may be silent in both directions.
-pub const IDLE_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
-/// How long a client may take to open the streams that it asked for.
-pub const CREATION_LIMIT: Duration = Duration::from_secs(30);
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a connection may be silent in both directions.
+    pub idle: Duration,
+    /// How long a client may take to open the streams that it asked for.
+    pub creation: Duration,
+}
 
 /// The server of all streams of an engine. It ends when this is dropped; streams
 /// that have begun go on.
@@ -92,7 +96,11 @@ impl Streams {
     /// # Errors
     ///
     /// `Network` when the address cannot be had.
-    pub async fn start(engine: Arc<Engine>, address: SocketAddr) -> Result<Self, Error> {
+    pub async fn start(
+        engine: Arc<Engine>,
+        address: SocketAddr,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let failed = |error| {
             Error::caused(
                 ErrorKind::Network,
@@ -104,6 +112,7 @@ impl Streams {
         let address = listener.local_addr().map_err(failed)?;
         let endpoint = Arc::new(Endpoint {
             engine,
+            limits,
             tokens: Tokens::default(),
         });
         let listening = tokio::spawn(endpoint::listen(endpoint.clone(), listener));
@@ -147,6 +156,7 @@ impl Streams {
             container,
             what,
             streams,
+            limits: self.endpoint.limits,
         }))?;
         Ok(v1::ExecResponse { url })
     }
@@ -169,6 +179,7 @@ impl Streams {
             container: record.id,
             what: What::Attach { stdin_once },
             streams,
+            limits: self.endpoint.limits,
         }))?;
         Ok(v1::AttachResponse { url })
     }
@@ -198,6 +209,7 @@ impl Streams {
             sandbox: pod.id,
             netns,
             ports,
+            limits: self.endpoint.limits,
         }))?;
         Ok(v1::PortForwardResponse { url })
     }

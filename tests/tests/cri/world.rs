@@ -16,6 +16,8 @@ use v1::runtime_service_client::RuntimeServiceClient;
 
 /// A call that hangs is a failed test.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The server's file, where a test wrote one.
+const CONFIGURATION: &str = "cri.toml";
 /// The image of the machine's registry.
 pub const IMAGE: &str = "docker.io/library/busybox:latest";
 
@@ -41,6 +43,28 @@ where
     world.end()
 }
 
+/// The same with a configuration file.
+pub fn run_configured<F>(text: &str, test: impl FnOnce(World) -> F) -> Result<()>
+where
+    F: Future<Output = Result<World>>,
+{
+    run_on(Machine::new()?, text, test)
+}
+
+/// The same on a machine of the test's own.
+pub fn run_on<F>(machine: Machine, text: &str, test: impl FnOnce(World) -> F) -> Result<()>
+where
+    F: Future<Output = Result<World>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    machine.write(CONFIGURATION, text)?;
+    let world = runtime.block_on(async { test(World::on(machine).await?).await })?;
+    world.end()
+}
+
 impl World {
     /// Starts a server on a machine and waits until it answers.
     pub async fn on(machine: Machine) -> Result<World> {
@@ -52,6 +76,23 @@ impl World {
             runtime: RuntimeServiceClient::new(channel.clone()),
             images: ImageServiceClient::new(channel),
         })
+    }
+
+    /// Writes another configuration file and has the server read it.
+    pub fn reload(&mut self, text: &str) -> Result<()> {
+        self.machine.write(CONFIGURATION, text)?;
+        self.server.signal(Signal::SIGHUP)?;
+        Ok(())
+    }
+
+    /// Waits until the server's log holds a text.
+    pub fn wait_for_log(&mut self, text: &str) -> Result<()> {
+        self.server.wait_for(text, PATIENCE)
+    }
+
+    /// What the server said so far.
+    pub fn log_text(&self) -> String {
+        self.server.text()
     }
 
     /// Ends the server as a power cut would, and starts another.
@@ -91,9 +132,18 @@ impl World {
     }
 
     pub async fn run_sandbox(&mut self, config: v1::PodSandboxConfig) -> Result<String> {
+        Ok(self.run_handled(config, "").await?)
+    }
+
+    /// The same with a RuntimeClass's handler.
+    pub async fn run_handled(
+        &mut self,
+        config: v1::PodSandboxConfig,
+        handler: &str,
+    ) -> Result<String, tonic::Status> {
         let request = v1::RunPodSandboxRequest {
             config: Some(config),
-            runtime_handler: String::new(),
+            runtime_handler: handler.to_owned(),
         };
         let reply = self.runtime.run_pod_sandbox(request).await?;
         Ok(reply.into_inner().pod_sandbox_id)
@@ -216,7 +266,12 @@ impl World {
 /// The server, on a socket that the test can reach too.
 fn start(machine: &Machine) -> Result<Running> {
     let socket = socket(machine).display().to_string();
-    machine.start(&["cri", "--socket", &socket])
+    let file = machine.host().work_dir().join(CONFIGURATION);
+    let file = file.display().to_string();
+    match std::fs::exists(&file)? {
+        true => machine.start(&["cri", "--config", &file, "--socket", &socket]),
+        false => machine.start(&["cri", "--socket", &socket]),
+    }
 }
 
 pub fn socket(machine: &Machine) -> PathBuf {

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_cri::engine::Engine;
+use berth_cri::engine::cgroups::Driver;
 use berth_cri::engine::config::EngineConfig;
+use berth_cri::engine::runtimes::{OciRuntime, Runtimes};
+use berth_cri::engine::spec::defaults::ContainerDefaults;
 use berth_cri::images::registries::RegistriesConfig;
 use berth_cri::service::CriService;
 use berth_cri::v1;
@@ -97,6 +100,10 @@ impl World {
             "[registry.\"{}\"]\ninsecure = true\n",
             self.image.split('/').next().unwrap()
         );
+        let runc = OciRuntime {
+            program: "/usr/bin/runc".into(),
+            arguments: Vec::new(),
+        };
         EngineConfig {
             run_dir: self.directory.join("run"),
             data_dir: self.directory.join("data"),
@@ -104,7 +111,13 @@ impl World {
             network: NetworkConfig::default(),
             registries: RegistriesConfig::parse(&registries).unwrap(),
             cgroup_parent: std::env::var("BERTH_ENGINE_TEST_CGROUP").unwrap(),
-            runtimes: BTreeMap::from([("runc".to_owned(), "/usr/bin/runc".into())]),
+            runtimes: Runtimes {
+                default_handler: String::new(),
+                named: BTreeMap::from([("runc".to_owned(), runc)]),
+            },
+            cgroup_driver: Driver::Cgroupfs,
+            layers_at_once: None,
+            defaults: ContainerDefaults::default(),
         }
     }
 

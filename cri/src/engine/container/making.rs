@@ -13,7 +13,6 @@ use berth_runtime::monitor::protocol::{CreateContainer, PodNamespace, Request};
 use oci_spec::runtime::Spec;
 
 use super::{image_error, image_volumes};
-use crate::engine::Engine;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::id::random_id;
 use crate::engine::monitor_link::{self, blocking};
@@ -28,9 +27,14 @@ use crate::engine::spec::user::ResolvedUser;
 use crate::engine::spec::{
     SpecInputs, clean_absolute, devices, plan_spec, process, security, security_context, user,
 };
+use crate::engine::{Engine, cgroups};
 use crate::images::Image;
 use crate::v1;
 
+/// What a configuration calls itself for a runtime that is not ours. The fields
+/// are the same; crun before 1.8.2 refuses a later word than 1.0, and what a
+/// runtime does not know it passes over (runtime-spec, "Extensibility").
+const OLDEST_VERSION: &str = "1.0.2";
 /// A name that the OCI gives the configuration.
 const CONFIG_FILE: &str = "config.json";
 
@@ -97,7 +101,7 @@ impl Engine {
             log_path: plan_log_path(&pod.config.0, &config)?,
             run_as: RunAs::default(),
             stop_signal: process::stop_signal(&config, &image.config)?,
-            cgroup: format!("{}/{id}", pod.cgroup),
+            cgroup: cgroups::container_path(&pod.cgroup, &id),
             start_failure: None,
             exit: None,
             config: Encoded(config),
@@ -273,11 +277,15 @@ impl Engine {
             files: &self.pod_files(&subject.pod.id, &namespaces),
             devices: &devices,
             host: self.host(),
-            cgroups_path: Path::new(&subject.record.cgroup),
+            cgroups_path: &cgroups::oci_path(&subject.pod.cgroup, &subject.record.id),
+            defaults: &self.config().defaults,
             rootfs: subject.rootfs,
             pod_id: &subject.pod.id,
         };
-        let spec = plan_spec(&inputs)?;
+        let mut spec = plan_spec(&inputs)?;
+        if !subject.pod.has_own_runtime() {
+            spec.set_version(OLDEST_VERSION.to_owned());
+        }
         tell_of_raised_score(config, self.host().lowest_oom_score_adj);
         Ok((run_as, spec))
     }

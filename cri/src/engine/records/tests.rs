@@ -20,6 +20,8 @@ fn pod(id: &str) -> PodRecord {
         }),
         runtime_handler: String::new(),
         oci_runtime: PathBuf::from("/bin/berth-oci"),
+        oci_arguments: Vec::new(),
+        oci_state: None,
         cgroup: format!("/berth/{id}"),
         network: None,
     }

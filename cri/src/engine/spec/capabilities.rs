@@ -14,7 +14,7 @@ use crate::v1;
 
 /// What a program in a container keeps when nothing else is asked for: the set
 /// that every engine grants, so that images work alike on all of them.
-const DEFAULT: [Capability; 14] = [
+pub const DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
     Capability::Chown,
     Capability::DacOverride,
@@ -89,19 +89,21 @@ pub fn from_mask(mask: u64) -> HashSet<Capability> {
 /// The five sets of a program.
 ///
 /// `held` is what this process could give away: `ALL` means all of those,
-/// because a container cannot have more than its maker.
+/// because a container cannot have more than its maker. A request adds to
+/// `usual` and drops from it.
 ///
 /// # Errors
 ///
 /// `Invalid` for a name that is no capability.
 pub fn plan_capabilities(
     requested: &v1::Capability,
+    usual: &HashSet<Capability>,
     held: &HashSet<Capability>,
     privilege: Privilege,
 ) -> Result<LinuxCapabilities, Error> {
     let kept = match privilege {
         Privilege::Privileged => held.clone(),
-        Privilege::Confined => add_and_drop(requested, held)?,
+        Privilege::Confined => add_and_drop(requested, usual, held)?,
     };
     let mut ambient = HashSet::new();
     for name in &requested.add_ambient_capabilities {
@@ -127,9 +129,10 @@ pub fn plan_capabilities(
 /// `ALL` first, then single names; what is dropped stays dropped.
 fn add_and_drop(
     requested: &v1::Capability,
+    usual: &HashSet<Capability>,
     held: &HashSet<Capability>,
 ) -> Result<HashSet<Capability>, Error> {
-    let mut kept: HashSet<Capability> = DEFAULT.into_iter().collect();
+    let mut kept = usual.clone();
     if requested.add_capabilities.iter().any(|name| is_all(name)) {
         kept.clone_from(held);
     }
@@ -158,10 +161,14 @@ fn is_all(name: &str) -> bool {
 }
 
 /// `NET_ADMIN`, `CAP_NET_ADMIN`, either case.
-fn parse(field: &str, name: &str) -> Result<Capability, Error> {
+pub fn read_name(name: &str) -> Option<Capability> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    Capability::from_str(short).map_err(|_| {
+    Capability::from_str(short).ok()
+}
+
+fn parse(field: &str, name: &str) -> Result<Capability, Error> {
+    read_name(name).ok_or_else(|| {
         Error::invalid(format!(
             "linux.security_context.capabilities.{field}: {name:?} is not a capability"
         ))
@@ -171,6 +178,10 @@ fn parse(field: &str, name: &str) -> Result<Capability, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn usual() -> HashSet<Capability> {
+        DEFAULT.into_iter().collect()
+    }
 
     fn held() -> HashSet<Capability> {
         from_mask((1 << 41) - 1)
@@ -186,7 +197,7 @@ mod tests {
     }
 
     fn bounding(request: &v1::Capability) -> HashSet<Capability> {
-        plan_capabilities(request, &held(), Privilege::Confined)
+        plan_capabilities(request, &usual(), &held(), Privilege::Confined)
             .unwrap()
             .bounding()
             .clone()
@@ -195,8 +206,13 @@ mod tests {
 
     #[test]
     fn without_a_wish_there_are_fourteen_and_none_is_inherited() {
-        let sets =
-            plan_capabilities(&request(&[], &[], &[]), &held(), Privilege::Confined).unwrap();
+        let sets = plan_capabilities(
+            &request(&[], &[], &[]),
+            &usual(),
+            &held(),
+            Privilege::Confined,
+        )
+        .unwrap();
         assert_eq!(sets.effective().as_ref().unwrap().len(), 14);
         assert!(sets.inheritable().as_ref().unwrap().is_empty());
         assert!(sets.ambient().as_ref().unwrap().is_empty());
@@ -216,7 +232,13 @@ mod tests {
     #[test]
     fn all_is_what_this_process_has() {
         let few = HashSet::from([Capability::Chown]);
-        let sets = plan_capabilities(&request(&[], &[], &[]), &few, Privilege::Privileged).unwrap();
+        let sets = plan_capabilities(
+            &request(&[], &[], &[]),
+            &usual(),
+            &few,
+            Privilege::Privileged,
+        )
+        .unwrap();
         assert_eq!(sets.bounding().as_ref(), Some(&few));
     }
 
@@ -224,6 +246,7 @@ mod tests {
     fn an_ambient_capability_is_in_every_set() {
         let sets = plan_capabilities(
             &request(&[], &["ALL"], &["CAP_NET_BIND_SERVICE"]),
+            &usual(),
             &held(),
             Privilege::Confined,
         )
@@ -244,6 +267,7 @@ mod tests {
     fn an_unknown_name_is_refused_with_its_field() {
         let error = plan_capabilities(
             &request(&[], &["CAP_FLY"], &[]),
+            &usual(),
             &held(),
             Privilege::Confined,
         )

@@ -38,6 +38,7 @@ pub fn plan_process(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Pro
         .cwd(working_directory(config, inputs.image)?)
         .capabilities(capabilities::plan_capabilities(
             &wanted,
+            &inputs.defaults.capabilities,
             &inputs.host.capabilities,
             privilege,
         )?)

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{
     LinuxCpuBuilder, LinuxHugepageLimit, LinuxHugepageLimitBuilder, LinuxMemoryBuilder,
-    LinuxResources, LinuxResourcesBuilder,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };
 
 use super::host::HostFacts;
@@ -27,6 +27,10 @@ pub fn plan_resources(
         .unwrap_or_default();
     let mut resources = plan_limits(&requested, inputs.host)?;
     resources.set_devices(Some(devices::plan_rules(inputs.devices, privilege)?));
+    if let Some(limit) = inputs.defaults.pids_limit {
+        let pids = LinuxPidsBuilder::default().limit(limit).build()?;
+        resources.set_pids(Some(pids));
+    }
     Ok(resources)
 }
 

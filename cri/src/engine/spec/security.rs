@@ -46,12 +46,19 @@ pub fn plan_seccomp(
         (Seccomp::Unconfined, _) | (_, Privilege::Privileged) => Ok(None),
         (Seccomp::Profile(profile), _) => Ok(Some(profile.as_ref().clone())),
         (Seccomp::RuntimeDefault, Privilege::Confined) => {
+            if let Some(profile) = &inputs.defaults.seccomp {
+                return Ok(Some(profile.as_ref().clone()));
+            }
             let wanted = security_context(inputs.container)
                 .capabilities
                 .unwrap_or_default();
             // A call that its capability guards is let through with it.
-            let sets =
-                capabilities::plan_capabilities(&wanted, &inputs.host.capabilities, privilege)?;
+            let sets = capabilities::plan_capabilities(
+                &wanted,
+                &inputs.defaults.capabilities,
+                &inputs.host.capabilities,
+                privilege,
+            )?;
             let bounding = sets.bounding().clone().unwrap_or_default();
             Ok(Some(default_profile(&bounding)?))
         }

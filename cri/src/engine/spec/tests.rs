@@ -11,6 +11,7 @@ pub(crate) struct Fixture {
     pub namespaces: namespaces::PodNamespaces,
     pub target_pid: Option<i32>,
     pub host: host::HostFacts,
+    pub defaults: defaults::ContainerDefaults,
     run_as: RunAs,
     files: PodFiles,
 }
@@ -47,6 +48,7 @@ impl Fixture {
             image: ImageConfiguration::default(),
             target_pid: None,
             host: host::HostFacts::default(),
+            defaults: defaults::ContainerDefaults::default(),
             run_as: RunAs::default(),
             files: PodFiles {
                 hosts: "/run/pod/hosts".into(),
@@ -80,6 +82,7 @@ impl Fixture {
             devices: &[],
             host: &self.host,
             cgroups_path: Path::new("/berth/pod/container"),
+            defaults: &self.defaults,
             rootfs: Path::new("/run/pod/containers/c/rootfs"),
             pod_id: "pod",
         }

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Limits;
 use super::channel::{ChannelReader, ChannelWriter};
 use super::status::{Wording, plan_report};
 use crate::engine::Engine;
@@ -25,6 +26,8 @@ pub struct Command {
     pub what: What,
     /// The streams that the client asked for.
     pub streams: Wanted,
+    /// How long the client may take.
+    pub limits: Limits,
 }
 
 /// Exec or attach.

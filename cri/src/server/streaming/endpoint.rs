@@ -19,7 +19,7 @@ use super::negotiate::{
 };
 use super::tokens::Tokens;
 use super::websocket::command::Form;
-use super::{Asked, command::Command, command::What, spdy, websocket};
+use super::{Asked, Limits, command::Command, command::What, spdy, websocket};
 use crate::engine::Engine;
 
 /// The largest head of a request.
@@ -34,6 +34,8 @@ type Body = Full<bytes::Bytes>;
 pub struct Endpoint {
     /// Whose pods they are.
     pub engine: Arc<Engine>,
+    /// How long clients may take.
+    pub limits: Limits,
     /// What was asked for and waits for its client.
     pub tokens: Tokens<Asked>,
 }

@@ -11,6 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::Limits;
 use super::channel::ChannelWriter;
 use crate::engine::error::{Error, ErrorKind};
 
@@ -26,6 +27,8 @@ pub struct ForwardTarget {
     pub netns: Option<PathBuf>,
     /// The ports that clients get who cannot name one themselves.
     pub ports: Vec<u16>,
+    /// How long the client may take.
+    pub limits: Limits,
 }
 
 impl ForwardTarget {

@@ -8,7 +8,6 @@ use super::connection::{Connection, SpdyStream};
 use crate::engine::Engine;
 use crate::server::streaming::command::{self, Channels, Command, Wanted};
 use crate::server::streaming::status::Wording;
-use crate::server::streaming::{CREATION_LIMIT, IDLE_LIMIT};
 
 /// What a version of the protocol can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +33,15 @@ pub async fn serve<T>(engine: &Engine, transport: T, speech: Speech, command: &C
 where
     T: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let mut connection = Connection::start(transport, IDLE_LIMIT);
-    match gather(&mut connection, speech, command.streams, CREATION_LIMIT).await {
+    let mut connection = Connection::start(transport, command.limits.idle);
+    match gather(
+        &mut connection,
+        speech,
+        command.streams,
+        command.limits.creation,
+    )
+    .await
+    {
         Ok(channels) => command::run(engine, command, speech.wording, channels).await,
         Err(reason) => tracing::debug!("a client of {}: {reason}", command.container),
     }

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use super::connection::{Connection, SpdyStream};
 use crate::server::streaming::channel::Outgoing;
 use crate::server::streaming::forward::{ForwardTarget, join};
-use crate::server::streaming::{CREATION_LIMIT, IDLE_LIMIT};
 
 /// Half of a pair that waits for the other.
 struct Half {
@@ -34,12 +33,13 @@ pub async fn serve<T>(target: Arc<ForwardTarget>, transport: T)
 where
     T: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let mut connection = Connection::start(transport, IDLE_LIMIT);
+    let mut connection = Connection::start(transport, target.limits.idle);
+    let creation = target.limits.creation;
     let outgoing = connection.outgoing();
     let gone = connection.gone();
     let mut waiting: HashMap<String, Half> = HashMap::new();
     let mut pairs = JoinSet::new();
-    let mut sweep = tokio::time::interval(CREATION_LIMIT / 3);
+    let mut sweep = tokio::time::interval(creation / 3);
     loop {
         tokio::select! {
             stream = connection.accept() => {
@@ -56,7 +56,7 @@ where
                 }
             }
             _ = sweep.tick() => {
-                let late = |half: &mut Half| half.since.elapsed() >= CREATION_LIMIT;
+                let late = |half: &mut Half| half.since.elapsed() >= creation;
                 for (_, half) in waiting.extract_if(|_, half| late(half)) {
                     Connection::reset(&outgoing, half.stream.id).await;
                 }

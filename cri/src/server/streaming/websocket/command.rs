@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, Encoding, HalfClose};
+use super::connection::{Connection, Encoding, Framing, HalfClose};
 use crate::engine::Engine;
 use crate::server::streaming::channel::Outgoing;
 use crate::server::streaming::command::{self, Channels, Command};
@@ -32,8 +32,12 @@ where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let wanted = command.streams;
-    let (connection, readers) =
-        Connection::start(transport, form.encoding, form.half_close, &[STDIN, RESIZE]).await;
+    let framing = Framing {
+        encoding: form.encoding,
+        half_close: form.half_close,
+        idle: command.limits.idle,
+    };
+    let (connection, readers) = Connection::start(transport, framing, &[STDIN, RESIZE]).await;
     let mut readers = readers.into_iter();
     let (stdin, resize) = (readers.next(), readers.next());
     // Clients wait for a first message to know that the streams are there.

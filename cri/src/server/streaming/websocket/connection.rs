@@ -55,6 +55,17 @@ pub enum HalfClose {
     Never,
 }
 
+/// How a connection is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framing {
+    /// How channels are put in messages.
+    pub encoding: Encoding,
+    /// Whether the client can end a channel.
+    pub half_close: HalfClose,
+    /// How long it may be silent in both directions.
+    pub idle: Duration,
+}
+
 /// The server's end of a connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -81,13 +92,13 @@ impl Connection {
     /// in that order.
     pub async fn start<T>(
         transport: T,
-        encoding: Encoding,
-        half_close: HalfClose,
+        framing: Framing,
         from_client: &[u8],
     ) -> (Self, Vec<ChannelReader>)
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let encoding = framing.encoding;
         let (sink, stream) = over(transport).await.split();
         let (outgoing, to_send) = mpsc::channel(QUEUE_PIECES);
         let mut queues = HashMap::new();
@@ -98,11 +109,11 @@ impl Connection {
             readers.push(reader);
         }
         let gone = CancellationToken::new();
-        let idle = Arc::new(Idle::new(crate::server::streaming::IDLE_LIMIT));
+        let idle = Arc::new(Idle::new(framing.idle));
         let reader = Reader {
             stream,
             encoding,
-            half_close,
+            half_close: framing.half_close,
             queues,
             idle: idle.clone(),
         };

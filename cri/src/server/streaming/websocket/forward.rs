@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use super::connection::{Connection, Encoding, HalfClose};
+use super::connection::{Connection, Encoding, Framing, HalfClose};
 use crate::server::streaming::channel::{ChannelReader, ChannelWriter};
 use crate::server::streaming::forward::{ForwardTarget, join};
 
@@ -22,8 +22,12 @@ where
         .zip(target.ports.iter().copied().take(PORT_LIMIT))
         .collect();
     let numbers: Vec<u8> = ports.iter().map(|(number, _)| *number).collect();
-    let (connection, readers) =
-        Connection::start(transport, encoding, HalfClose::Never, &numbers).await;
+    let framing = Framing {
+        encoding,
+        half_close: HalfClose::Never,
+        idle: target.limits.idle,
+    };
+    let (connection, readers) = Connection::start(transport, framing, &numbers).await;
     let gone = connection.gone();
     let mut carried = JoinSet::new();
     for ((number, port), reader) in ports.into_iter().zip(readers) {

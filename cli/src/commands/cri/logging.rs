@@ -1,0 +1,76 @@
+//! What the server says, and how much of it. The level can change while it runs.
+
+use berth_cri::configuration::{self, LogFormat, keys::LEVELS};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::error::{Context, Error, Result};
+
+/// The choice of what is said, to change it.
+#[derive(Debug, Clone)]
+pub struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+/// What `-v` means; nothing without it.
+pub fn level_of(verbose: u8) -> Option<&'static str> {
+    match verbose {
+        0 => None,
+        1 => Some("info"),
+        2 => Some("debug"),
+        _ => Some("trace"),
+    }
+}
+
+/// Says things on standard error from now on. `BERTH_LOG` chooses finer, until
+/// the level is changed.
+///
+/// # Errors
+///
+/// Somebody else in this process listens already.
+pub fn start(log: &configuration::Log) -> Result<Log> {
+    let chosen = match EnvFilter::try_from_env("BERTH_LOG") {
+        Ok(filter) => filter,
+        Err(_) => filter(&log.level)?,
+    };
+    let (filter, handle) = reload::Layer::new(chosen);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(vec![lines])
+        .try_init()
+        .context("begin the log")?;
+    Ok(Log { filter: handle })
+}
+
+impl Log {
+    /// Says more or less from now on.
+    ///
+    /// # Errors
+    ///
+    /// The word is no level.
+    pub fn set_level(&self, level: &str) -> Result<()> {
+        self.filter
+            .reload(filter(level)?)
+            .context("change the log's level")
+    }
+}
+
+/// A level, with what the libraries say held back.
+fn filter(level: &str) -> Result<EnvFilter> {
+    if !LEVELS.contains(&level) {
+        let known = LEVELS.join(", ");
+        return Err(Error::new(format!(
+            "log level: expected one of {known}, found {level:?}; nothing was changed"
+        )));
+    }
+    let quiet = match level {
+        "debug" | "trace" => ",hyper=info,hyper_util=info,h2=info,tower=info,rustls=info",
+        _ => "",
+    };
+    EnvFilter::try_new(format!("{level}{quiet}")).context("read the log's level")
+}
