@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+/// `berth cri` beside containerd.
+mod cri;
 /// Pulling beside other tools.
 mod images;
 /// Runs contenders in turn and reduces their times.
@@ -44,6 +46,11 @@ const BENCHES: &[Bench] = &[
         name: "pod",
         what: "what a pod takes until it serves",
         run: pod::run,
+    },
+    Bench {
+        name: "cri",
+        what: "what a kubelet's calls cost",
+        run: cri::run,
     },
 ];
 

@@ -34,6 +34,15 @@ pub struct Times {
 }
 
 impl Times {
+    /// Of what was measured otherwise than by [`in_turn`].
+    pub fn of(name: impl Into<String>, mut times: Vec<Duration>) -> Times {
+        times.sort_unstable();
+        Times {
+            name: name.into(),
+            sorted: times,
+        }
+    }
+
     /// The middle one.
     pub fn median(&self) -> Duration {
         self.sorted[self.sorted.len() / 2]

@@ -52,9 +52,9 @@ impl Section {
             self.lines.push(format!(
                 "| {} | {} | {} | {} | {ratio} |",
                 row.name,
-                milliseconds(row.median()),
-                milliseconds(row.min()),
-                milliseconds(row.max()),
+                in_milliseconds(row.median()),
+                in_milliseconds(row.min()),
+                in_milliseconds(row.max()),
             ));
         }
     }
@@ -106,7 +106,8 @@ impl Display for Section {
     }
 }
 
-fn milliseconds(duration: Duration) -> String {
+/// A time as the tables show it.
+pub fn in_milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
 }
 
