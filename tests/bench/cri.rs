@@ -115,17 +115,15 @@ async fn crowds(section: &mut Section, nodes: &[Node]) -> Result<()> {
     }
     let times = |found: Vec<Vec<Duration>>| -> Vec<Times> {
         let pairs = nodes.iter().zip(found);
-        pairs.map(|(node, found)| Times::of(node.name(), found)).collect()
+        pairs
+            .map(|(node, found)| Times::of(node.name(), found))
+            .collect()
     };
     section.table(
         &format!("The same for each of {CROWD} pods that are asked for at once"),
         &times(each),
         REFERENCE,
     );
-    section.table(
-        &format!("Until all {CROWD} run"),
-        &times(all),
-        REFERENCE,
-    );
+    section.table(&format!("Until all {CROWD} run"), &times(all), REFERENCE);
     Ok(())
 }

@@ -115,7 +115,10 @@ impl Daemon {
             self.runtime().display()
         );
         // Not all hosts have it.
-        let _ = host.command("umount").arg("/sys/fs/cgroup/unified").output();
+        let _ = host
+            .command("umount")
+            .arg("/sys/fs/cgroup/unified")
+            .output();
         if self == Daemon::Berth {
             let mut command = host.command(berth());
             command.arg("cri").arg("--socket").arg(socket);
