@@ -114,7 +114,8 @@ impl Engine {
             ));
         }
         let engine = blocking(move || Self::open_parts(config)).await?;
-        engine.recover().await;
+        // On the heap: whoever opens an engine keeps its state no longer than this.
+        Box::pin(engine.recover()).await;
         Ok(Arc::new(engine))
     }
 

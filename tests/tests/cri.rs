@@ -28,6 +28,10 @@ mod handlers;
 #[path = "cri/critest.rs"]
 mod critest;
 
+/// A server that is killed at any moment, while pods come and go.
+#[path = "cri/restart.rs"]
+mod restart;
+
 /// Exec, attach and port-forward.
 #[path = "cri/streaming.rs"]
 mod streaming;

@@ -24,18 +24,21 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::console::Console;
+use self::files::ExecFiles;
 use self::output::{DRAIN, copy_output};
 use super::container::making::read_config;
 use super::error::{Error, ErrorKind};
-use super::id::random_id;
 use super::oci_call::last_words;
-use super::records::{ContainerRecord, PodRecord, files as record_files, no_such_container};
+use super::records::{ContainerRecord, PodRecord, no_such_container};
 use super::spec::{clean_absolute, process::set_variable, user};
 use super::{Engine, monitor_link};
 use crate::v1;
 
 /// The program's terminal: its master end arrives over a socket.
 mod console;
+/// The files of one exec, and what becomes of them when its client is killed.
+mod files;
 /// What a program wrote, to its last byte, but no longer.
 mod output;
 
@@ -94,23 +97,10 @@ pub struct ExecOutput {
 /// A call of the OCI runtime, ready to run.
 struct PreparedExec {
     command: Command,
-    /// `process.json` and the pid file; removed when this is dropped.
-    _files: ExecFiles,
-    pid_file: PathBuf,
-}
-
-/// Temporary files of one exec.
-struct ExecFiles {
-    paths: Vec<PathBuf>,
-}
-
-impl Drop for ExecFiles {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            // The pod's directory goes with the pod in any case.
-            let _ = std::fs::remove_file(path);
-        }
-    }
+    /// Where the program's terminal arrives, when it gets one.
+    console: Option<Console>,
+    /// Removed when this is dropped.
+    files: ExecFiles,
 }
 
 impl Engine {
@@ -129,7 +119,7 @@ impl Engine {
         request: &ExecRequest,
         timeout: Duration,
     ) -> Result<ExecOutput, Error> {
-        let mut prepared = self.prepare_exec(wanted, request, None).await?;
+        let mut prepared = self.prepare_exec(wanted, request).await?;
         let mut child = prepared
             .command
             .stdin(Stdio::null())
@@ -138,7 +128,7 @@ impl Engine {
             .spawn()
             .map_err(runtime_failed)?;
         let mut guard = EndOnDrop {
-            pid_file: prepared.pid_file.clone(),
+            pid_file: prepared.files.pid(),
             armed: true,
         };
         let collected = collect(&mut child);
@@ -158,7 +148,7 @@ impl Engine {
             }
         };
         if outcome.is_err() {
-            end_program(&prepared.pid_file, &mut child).await;
+            end_program(&prepared.files.pid(), &mut child).await;
         }
         guard.armed = false;
         outcome
@@ -188,7 +178,7 @@ impl Engine {
         request: &ExecRequest,
         io: ExecIo,
     ) -> Result<i32, Error> {
-        let mut prepared = self.prepare_exec(wanted, request, None).await?;
+        let mut prepared = self.prepare_exec(wanted, request).await?;
         let input = match io.stdin {
             Some(_) => Stdio::piped(),
             None => Stdio::null(),
@@ -201,7 +191,7 @@ impl Engine {
             .spawn()
             .map_err(runtime_failed)?;
         let mut guard = EndOnDrop {
-            pid_file: prepared.pid_file.clone(),
+            pid_file: prepared.files.pid(),
             armed: true,
         };
         let feed = child
@@ -235,13 +225,11 @@ impl Engine {
         request: &ExecRequest,
         io: ExecIo,
     ) -> Result<i32, Error> {
-        let record = self.container(wanted)?;
-        let socket = self
-            .paths()
-            .pod(&record.pod_id)
-            .join(format!("exec-{}.sock", &random_id()[..8]));
-        let console = console::listen(&socket)?;
-        let mut prepared = self.prepare_exec(&record.id, request, Some(socket)).await?;
+        let mut prepared = self.prepare_exec(wanted, request).await?;
+        let console = prepared
+            .console
+            .take()
+            .ok_or_else(|| Error::invalid("tty: the program has no terminal"))?;
         let mut child = prepared
             .command
             .stdin(Stdio::null())
@@ -250,7 +238,7 @@ impl Engine {
             .spawn()
             .map_err(runtime_failed)?;
         let mut guard = EndOnDrop {
-            pid_file: prepared.pid_file.clone(),
+            pid_file: prepared.files.pid(),
             armed: true,
         };
         let stderr = child.stderr.take();
@@ -280,16 +268,12 @@ impl Engine {
         Ok(code_of(status))
     }
 
-    /// Writes `process.json` and puts the command line together.
+    /// Writes the program's description and puts the command line together.
     async fn prepare_exec(
         &self,
         wanted: &str,
         request: &ExecRequest,
-        console: Option<PathBuf>,
     ) -> Result<PreparedExec, Error> {
-        let mut files = ExecFiles {
-            paths: console.iter().cloned().collect(),
-        };
         let record = self.container(wanted)?;
         let pod = self
             .records()
@@ -297,27 +281,25 @@ impl Engine {
             .ok_or_else(|| no_such_container(wanted))?;
         self.refuse_unless_running(&record).await?;
         let process = self.plan_exec(&record, request)?;
-        let pod_dir = self.paths().pod(&pod.id);
-        let number = random_id();
-        let process_file = pod_dir.join(format!("exec-{number}.json"));
-        let pid_file = pod_dir.join(format!("exec-{number}.pid"));
-        files.paths.extend([process_file.clone(), pid_file.clone()]);
         let bytes = serde_json::to_vec(&process).map_err(|error| {
             Error::caused(ErrorKind::Invalid, "encode the program to run", error)
         })?;
-        std::fs::write(&process_file, bytes)
-            .map_err(|error| record_files::storage("write", &process_file, error))?;
+        let files = ExecFiles::create(&self.paths().pod(&pod.id), &bytes)?;
         let mut command = self.exec_command(&pod);
-        command.arg("--process").arg(&process_file);
-        command.arg("--pid-file").arg(&pid_file);
-        if let Some(socket) = &console {
-            command.arg("--console-socket").arg(socket);
+        command.arg("--process").arg(files.process());
+        command.arg("--pid-file").arg(files.pid());
+        let console = match request.terminal {
+            true => Some(console::listen(&files.console())?),
+            false => None,
+        };
+        if console.is_some() {
+            command.arg("--console-socket").arg(files.console());
         }
         command.arg(&record.id).kill_on_drop(true);
         Ok(PreparedExec {
             command,
-            _files: files,
-            pid_file,
+            console,
+            files,
         })
     }
 

@@ -5,7 +5,7 @@
 //! program (`exec.rs`), which belongs to who asked for it; and cleaning up after
 //! a monitor that was killed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -23,12 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Engine {
     /// The OCI runtime of a pod, with its state directory.
     pub(super) fn runtime_command(&self, pod: &PodRecord) -> Command {
-        let mut command = Command::new(&pod.oci_runtime);
+        let mut command = Command::new(self.runtime_of(pod));
         command
             .args(&pod.oci_arguments)
             .arg("--root")
             .arg(self.paths().oci_root(pod.state_of()));
         command
+    }
+
+    /// The program that made the pod's containers, or what stands in its place
+    /// since an upgrade put it elsewhere.
+    fn runtime_of(&self, pod: &PodRecord) -> PathBuf {
+        if pod.oci_runtime.exists() {
+            return pod.oci_runtime.clone();
+        }
+        // A handler that is gone too is told of by the path that is missing.
+        let now = self
+            .runtimes()
+            .choose(&pod.runtime_handler, &self.config().oci_runtime);
+        now.map_or_else(|_| pod.oci_runtime.clone(), |chosen| chosen.runtime.program)
     }
 
     /// Kills and deletes a container. One that is not there is fine.

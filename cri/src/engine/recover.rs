@@ -7,10 +7,12 @@
 
 use std::collections::BTreeSet;
 
+use berth_runtime::monitor::protocol::EXITS_FOLDER;
+
 use super::error::{Error, Failures};
 use super::records::lock::LockedPod;
-use super::records::{ContainerPhase, PodPhase, files as record_files};
-use super::{Engine, mount_table};
+use super::records::{ContainerPhase, PodPhase, PodRecord, files as record_files};
+use super::{Engine, monitor_link, mount_table};
 
 impl Engine {
     /// Undoes what can be undone; what cannot be is told of in the log, and the
@@ -19,6 +21,7 @@ impl Engine {
         let mut failures = Failures::default();
         failures.note(self.records().remove_leftovers());
         failures.note(self.recover_pods().await);
+        failures.note(self.end_abandoned_programs().await);
         failures.note(self.remove_nameless_directories());
         failures.note(self.reconcile_network().await);
         if let Err(error) = failures.into_result("recovery") {
@@ -64,10 +67,7 @@ impl Engine {
             return locked.remove();
         };
         if record.phase == PodPhase::HalfMade {
-            tracing::info!(pod = %record.id, "undoing a half-made sandbox");
-            self.take_down(&locked, &record).await?;
-            self.clear_away(&record).await?;
-            return locked.remove();
+            return self.undo_half_made(locked, &record).await;
         }
         let mut failures = Failures::default();
         let listing = self.records().list_containers(&record.id)?;
@@ -80,7 +80,39 @@ impl Engine {
                 failures.note(self.take_away(&locked, &record, &container.id).await);
             }
         }
+        failures.note(self.remove_nameless_containers(&record.id).await);
         failures.into_result("half-made containers")
+    }
+
+    /// Bundles and exits of containers without a record. The pod's lock is held.
+    async fn remove_nameless_containers(&self, pod_id: &str) -> Result<(), Error> {
+        let known: BTreeSet<String> = self.records().container_ids(pod_id)?.into_iter().collect();
+        let pod_dir = self.paths().pod(pod_id);
+        let mut failures = Failures::default();
+        for id in record_files::names_in(&pod_dir.join("containers"), "")? {
+            if !known.contains(&id) {
+                failures.note(self.remove_root(pod_id, &id).await);
+            }
+        }
+        for id in record_files::names_in(&pod_dir.join(EXITS_FOLDER), ".json")? {
+            if !known.contains(&id) {
+                let path = monitor_link::exit_path(&pod_dir, &id);
+                failures.note(record_files::remove_file(&path));
+            }
+        }
+        failures.into_result("containers without a record")
+    }
+
+    /// Undoes a sandbox whose maker has died.
+    pub(super) async fn undo_half_made(
+        &self,
+        locked: LockedPod,
+        record: &PodRecord,
+    ) -> Result<(), Error> {
+        tracing::info!(pod = %record.id, "undoing a half-made sandbox");
+        self.take_down(&locked, record).await?;
+        self.clear_away(record).await?;
+        locked.remove()
     }
 
     /// Run-time directories of pods that have no record at all.

@@ -20,7 +20,7 @@ use super::id::random_id;
 use super::monitor_link::{self, blocking};
 use super::paths::Ipc;
 use super::records::lock::LockedPod;
-use super::records::{Encoded, PodPhase, PodRecord, files as record_files, no_such_pod};
+use super::records::{Encoded, PodPhase, PodRecord, Records, files as record_files, no_such_pod};
 use super::spec::namespaces::PodNamespaces;
 use super::{files, mount_table};
 use crate::v1;
@@ -138,32 +138,21 @@ impl Engine {
     }
 
     /// Writes the half-made record, unless this pod and attempt has one already.
+    ///
+    /// A half-made one whose maker has died does not count, and is undone: who
+    /// asks again after a server was killed must not be refused for ever.
     async fn reserve_sandbox(&self, record: &PodRecord) -> Result<LockedPod, Error> {
-        let records = self.records().clone();
-        let record = record.clone();
-        blocking(move || {
-            let _names = records.lock_names()?;
-            let same = |other: &PodRecord| other.config.0.metadata == record.config.0.metadata;
-            if let Some(other) = records
-                .list_pods()?
-                .records
-                .iter()
-                .find(|other| same(other))
-            {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "metadata: pod {}/{} has sandbox {} for this uid and attempt already; \
-                         nothing was made",
-                        record.namespace, record.name, other.id
-                    ),
-                ));
+        loop {
+            let (records, record) = (self.records().clone(), record.clone());
+            let taken = blocking(move || take_name(&records, &record)).await?;
+            match taken {
+                Name::Taken(locked) => return Ok(locked),
+                Name::OfDead(locked, other) => {
+                    // On the heap: what a teardown keeps is much, and seldom needed.
+                    Box::pin(self.undo_half_made(locked, &other)).await?;
+                }
             }
-            let locked = records.create_pod(&record.id)?;
-            locked.write(&record)?;
-            Ok(locked)
-        })
-        .await
+        }
     }
 
     /// The steps, in order; what each makes, `take_down` removes.
@@ -377,6 +366,42 @@ impl Engine {
             false => v1::PodSandboxState::SandboxNotready,
         }
     }
+}
+
+/// What became of a try to take a pod's name.
+enum Name {
+    /// It is ours.
+    Taken(LockedPod),
+    /// It belongs to a sandbox whose maker has died.
+    OfDead(LockedPod, Box<PodRecord>),
+}
+
+fn take_name(records: &Records, record: &PodRecord) -> Result<Name, Error> {
+    let _names = records.lock_names()?;
+    let same = |other: &PodRecord| other.config.0.metadata == record.config.0.metadata;
+    let listing = records.list_pods()?;
+    if let Some(other) = listing.records.into_iter().find(|other| same(other)) {
+        if other.phase == PodPhase::HalfMade
+            && let Some(locked) = gone_is_none(records.try_lock_pod(&other.id))?.flatten()
+        {
+            // Read anew: its maker may have finished before we got the lock.
+            let other = locked.read()?;
+            if other.phase == PodPhase::HalfMade {
+                return Ok(Name::OfDead(locked, Box::new(other)));
+            }
+        }
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "metadata: pod {}/{} has sandbox {} for this uid and attempt already; nothing \
+                 was made",
+                record.namespace, record.name, other.id
+            ),
+        ));
+    }
+    let locked = records.create_pod(&record.id)?;
+    locked.write(record)?;
+    Ok(Name::Taken(locked))
 }
 
 /// Another process removed the pod while this one waited for its lock.

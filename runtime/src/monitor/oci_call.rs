@@ -123,13 +123,26 @@ pub fn one_line(text: &[u8]) -> String {
     lines.join("; ")
 }
 
+/// The program that a process runs, also after its file was removed (proc_pid_exe(5)).
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 fn runtime(config: &MonitorConfig) -> Command {
-    let mut command = Command::new(&config.oci_runtime);
+    let mut command = Command::new(program(&config.oci_runtime));
     command.args(&config.oci_arguments);
     command.arg("--root").arg(&config.oci_root);
     // Where berth itself is a service, its containers are not what its manager waits for.
     command.env_remove("NOTIFY_SOCKET");
     command
+}
+
+/// What is to be run: an upgrade may have put `berth-oci` elsewhere, and the
+/// monitor lives as long as its pod. Then it is its own OCI runtime.
+fn program(named: &Path) -> &Path {
+    let ours = named.is_absolute() && named.file_name().is_some_and(|name| name == "berth-oci");
+    match ours && !named.exists() {
+        true => Path::new(OWN_PROGRAM),
+        false => named,
+    }
 }
 
 fn start(mut command: Command, verb: &'static str, words: Option<File>) -> io::Result<OciCall> {
@@ -146,7 +159,18 @@ fn start(mut command: Command, verb: &'static str, words: Option<File>) -> io::R
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use std::path::Path;
+
+    use super::{OWN_PROGRAM, one_line, program};
+
+    #[test]
+    fn a_program_of_ours_that_is_gone_is_stood_in_for() {
+        let own = Path::new(OWN_PROGRAM);
+        assert_eq!(program(Path::new("/nowhere/berth-oci")), own);
+        for named in ["/nowhere/runc", "berth-oci", "/bin/sh"] {
+            assert_eq!(program(Path::new(named)), Path::new(named));
+        }
+    }
 
     #[test]
     fn words_become_one_bounded_line() {

@@ -77,7 +77,7 @@ impl Engine {
         .await
     }
 
-    /// Undoes all that a container has, however far it got, its record last.
+    /// Undoes all that a container has, however far it got.
     pub(in crate::engine) async fn take_away(
         &self,
         locked: &LockedPod,
@@ -95,11 +95,10 @@ impl Engine {
             Err(error) => Err(error),
         });
         failures.note(self.remove_root(&pod.id, id).await);
-        failures.note(record_files::remove_file(&monitor_link::exit_path(
-            &pod_dir, id,
-        )));
         failures.into_result(&format!("container {id} was not removed whole"))?;
-        locked.remove_container(id)
+        locked.remove_container(id)?;
+        // After the record: as long as the container is told of, so is its end.
+        record_files::remove_file(&monitor_link::exit_path(&pod_dir, id))
     }
 
     /// Unmounts a container's root, and removes its bundle and what it wrote.
