@@ -76,6 +76,8 @@ pub(crate) mod service;
 pub mod spec;
 /// Use of CPU, memory, disk and network.
 pub mod stats;
+/// Ids of the host for pods that want a user namespace and bring none.
+pub(crate) mod user_ids;
 /// What a container is at this moment, from records, monitor and exit files.
 pub mod view;
 

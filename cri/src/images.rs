@@ -33,7 +33,7 @@ pub mod digest;
 pub(crate) mod disk;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use oci_spec::image::ImageConfiguration;
 
@@ -43,6 +43,8 @@ pub(crate) mod archives;
 pub mod error;
 /// The distribution protocol.
 pub(crate) mod fetch;
+/// An image's files, with the owners that a user namespace sees.
+pub mod id_map;
 /// Which names mean which image.
 pub(crate) mod index;
 /// A layer on its way into the store.
@@ -65,8 +67,9 @@ pub(crate) mod store;
 pub(crate) mod unpack;
 
 use digest::Digest;
-use error::Error;
+use error::{Error, ErrorKind};
 use fetch::Repository;
+use id_map::IdMap;
 use index::Record;
 use platform::Platform;
 use reference::Reference;
@@ -81,6 +84,8 @@ pub struct ImageStore {
     // A reload of the server's file may bring another one.
     registries: Arc<RwLock<Arc<RegistriesConfig>>>,
     layers_at_once: Option<usize>,
+    /// Found out at the first use: why owners cannot be moved, if they cannot.
+    maps_ids: Arc<OnceLock<Result<(), String>>>,
 }
 
 /// An image that is in the store, whole.
@@ -204,6 +209,7 @@ impl ImageStore {
             store: Store::open(data_dir)?,
             registries: Arc::new(RwLock::new(Arc::new(registries))),
             layers_at_once: None,
+            maps_ids: Arc::default(),
         })
     }
 
@@ -386,7 +392,8 @@ impl ImageStore {
     }
 
     /// Mounts a container's root file system onto `target`: the image's layers
-    /// below, a directory of its own on top.
+    /// below, a directory of its own on top. With `ids` the files' owners are those
+    /// that a user namespace sees.
     ///
     /// # Errors
     ///
@@ -397,8 +404,26 @@ impl ImageStore {
         container_id: &str,
         image: &Image,
         target: &Path,
+        ids: Option<&IdMap>,
     ) -> Result<(), Error> {
-        snapshots::mount(&self.store, container_id, &image.id.parse()?, target)
+        let target = snapshots::Target { path: target, ids };
+        snapshots::mount(&self.store, container_id, &image.id.parse()?, &target)
+    }
+
+    /// Whether snapshots can have the owners of a user namespace. Looks once.
+    ///
+    /// # Errors
+    ///
+    /// [`error::ErrorKind::Unsupported`]: why they cannot.
+    pub fn maps_ids(&self) -> Result<(), Error> {
+        let look = || {
+            let found = id_map::probe(self.store.snapshots(), &self.store.layers());
+            found.map_err(|error| error.chain())
+        };
+        let found = self.maps_ids.get_or_init(look);
+        found
+            .clone()
+            .map_err(|reason| Error::new(ErrorKind::Unsupported, reason))
     }
 
     /// Unmounts it and removes what the container wrote. Succeeds if all of it

@@ -73,6 +73,16 @@ impl SpecError {
             reason: reason.into(),
         }
     }
+
+    /// The field, as a path through the JSON.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// What is wrong with it.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// All that `create` does, as data.

@@ -32,6 +32,10 @@ mod critest;
 #[path = "cri/restart.rs"]
 mod restart;
 
+/// Pods whose ids are not the host's.
+#[path = "cri/user_namespaces.rs"]
+mod user_namespaces;
+
 /// Exec, attach and port-forward.
 #[path = "cri/streaming.rs"]
 mod streaming;

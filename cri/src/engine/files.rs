@@ -3,10 +3,12 @@
 //! They are bind-mounted into every container. The text is planned by pure
 //! functions; [`write_pod_files`] observes the host's own files and writes.
 
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 
 use berth_netd::request::PodNetwork;
+use berth_runtime::plan::mappings::{Mappings, outside_of};
 use rustix::mount::MountFlags;
 
 use super::error::{Error, ErrorKind};
@@ -16,29 +18,49 @@ use super::spec::mounts::PodFiles;
 use crate::v1;
 
 /// As every engine gives; a volume with `medium: Memory` serves for more.
-const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
+const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 const HOST_HOSTS: &str = "/etc/hosts";
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved keeps the servers that its own stub asks.
 const RESOLVED_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Who owns a pod's files, as the host sees it: root, or the pod's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owner {
+    /// Root of a user namespace with these ids; without them the host's.
+    pub fn of(ids: Option<&Mappings>) -> Owner {
+        let root = |ranges| outside_of(ranges, 0).unwrap_or(0);
+        Owner {
+            uid: ids.map_or(0, |ids| root(&ids.uids)),
+            gid: ids.map_or(0, |ids| root(&ids.gids)),
+        }
+    }
+}
 
 /// Mounts the pod's tmpfs for `/dev/shm`.
 ///
 /// # Errors
 ///
 /// `Storage`.
-pub fn mount_shared_memory(target: &Path) -> Result<(), Error> {
+pub fn mount_shared_memory(target: &Path, owner: Owner) -> Result<(), Error> {
     ensure_directory(target)?;
     // A second tmpfs over the first would hide what programs left there.
     if !mount_table::observe_below(target)?.is_empty() {
         return Ok(());
     }
+    let Owner { uid, gid } = owner;
+    let options = format!("{SHM_OPTIONS},uid={uid},gid={gid}");
     rustix::mount::mount(
         "shm",
         target,
         "tmpfs",
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        SHM_OPTIONS,
+        Some(CString::new(options).unwrap_or_default().as_c_str()),
     )
     .map_err(|errno| {
         Error::caused(
@@ -72,6 +94,23 @@ pub fn write_pod_files(
     write(&files.hosts, &hosts)?;
     write(&files.hostname, &format!("{hostname}\n"))?;
     write(&files.resolv_conf, &resolver)
+}
+
+/// Makes the three files the pod's own, for its root to write to as in any pod.
+/// Nobody has seen them yet, so no link can stand in their place.
+///
+/// # Errors
+///
+/// `Storage`.
+pub fn give_pod_files(files: &PodFiles, owner: Owner) -> Result<(), Error> {
+    if owner == Owner::of(None) {
+        return Ok(());
+    }
+    for path in [&files.hosts, &files.hostname, &files.resolv_conf] {
+        std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+            .map_err(|error| storage("change the owner of", path, error))?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use berth_netd::request::{AttachRequest, HostPort, PodNetwork, Protocol};
 use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{MonitorConfig, PodNamespace, Request};
+use berth_runtime::plan::mappings::Mappings;
 
 use super::Engine;
 use super::error::{Error, ErrorKind, Failures};
@@ -22,7 +23,8 @@ use super::paths::Ipc;
 use super::records::lock::LockedPod;
 use super::records::{Encoded, PodPhase, PodRecord, Records, files as record_files, no_such_pod};
 use super::spec::namespaces::PodNamespaces;
-use super::{files, mount_table};
+use super::spec::user_namespace::PodUsers;
+use super::{files, mount_table, user_ids};
 use crate::v1;
 
 /// The name of the interface in every pod.
@@ -55,6 +57,9 @@ impl Engine {
         runtime_handler: String,
     ) -> Result<String, Error> {
         let plan = self.plan_sandbox(config, runtime_handler)?;
+        if plan.namespaces.users().are_own() {
+            self.refuse_unmapped_layers().await?;
+        }
         self.to_the_end(move |engine| async move { engine.make_sandbox(plan).await })
             .await
     }
@@ -82,6 +87,7 @@ impl Engine {
             pod_id: id.clone(),
             hostname: has(PodNamespace::Uts).then(|| hostname.clone()),
             namespaces: namespaces.pinned().to_vec(),
+            id_mappings: namespaces.users().mappings().cloned(),
             sysctls: plan_sysctls(&config, &namespaces)?,
             // Entering a group costs about a millisecond for each v1 hierarchy.
             cgroup: None,
@@ -123,8 +129,21 @@ impl Engine {
         })
     }
 
-    async fn make_sandbox(&self, plan: SandboxPlan) -> Result<String, Error> {
-        let locked = self.reserve_sandbox(&plan.record).await?;
+    /// In a pod with a user namespace the files of an image have its owners.
+    async fn refuse_unmapped_layers(&self) -> Result<(), Error> {
+        let images = self.images().clone();
+        blocking(move || {
+            images.maps_ids().map_err(|error| {
+                let what = "linux.security_context.namespace_options.userns_options: this machine \
+                            cannot give images the ids of a user namespace; nothing was made";
+                Error::caused(ErrorKind::Unsupported, what, error)
+            })
+        })
+        .await
+    }
+
+    async fn make_sandbox(&self, mut plan: SandboxPlan) -> Result<String, Error> {
+        let locked = self.reserve_sandbox(&mut plan).await?;
         let mut record = plan.record.clone();
         let mut outcome = self.apply_sandbox(&plan, &locked, &mut record).await;
         if outcome.is_ok() {
@@ -141,12 +160,20 @@ impl Engine {
     ///
     /// A half-made one whose maker has died does not count, and is undone: who
     /// asks again after a server was killed must not be refused for ever.
-    async fn reserve_sandbox(&self, record: &PodRecord) -> Result<LockedPod, Error> {
+    ///
+    /// What no other sandbox may have is chosen here too, under the same lock.
+    async fn reserve_sandbox(&self, plan: &mut SandboxPlan) -> Result<LockedPod, Error> {
         loop {
-            let (records, record) = (self.records().clone(), record.clone());
-            let taken = blocking(move || take_name(&records, &record)).await?;
+            let (records, record) = (self.records().clone(), plan.record.clone());
+            let taken = blocking(move || take_name(&records, record)).await?;
             match taken {
-                Name::Taken(locked) => return Ok(locked),
+                Name::Taken(reserved) => {
+                    plan.record = reserved.record;
+                    if reserved.ids.is_some() {
+                        plan.monitor.id_mappings = reserved.ids;
+                    }
+                    return Ok(reserved.locked);
+                }
                 Name::OfDead(locked, other) => {
                     // On the heap: what a teardown keeps is much, and seldom needed.
                     Box::pin(self.undo_half_made(locked, &other)).await?;
@@ -166,8 +193,9 @@ impl Engine {
         let pod_dir = self.paths().pod(&id);
         record_files::ensure_directory(&pod_dir.join("containers"))?;
         record_files::ensure_directory(&plan.monitor.oci_root)?;
+        let owner = files::Owner::of(plan.monitor.id_mappings.as_ref());
         if plan.ipc == Ipc::Pod {
-            files::mount_shared_memory(&self.paths().shm(&id))?;
+            files::mount_shared_memory(&self.paths().shm(&id), owner)?;
         }
         // Were this process killed now, the starter would still bring a monitor
         // up: it holds the lock meanwhile, so that no recovery comes between.
@@ -193,7 +221,8 @@ impl Engine {
             &record.config.0,
             &plan.hostname,
             record.network.as_ref(),
-        )
+        )?;
+        files::give_pod_files(&shared, owner)
     }
 
     /// Takes down what was made and removes the record; the error is why.
@@ -371,16 +400,24 @@ impl Engine {
 /// What became of a try to take a pod's name.
 enum Name {
     /// It is ours.
-    Taken(LockedPod),
+    Taken(Box<Reserved>),
     /// It belongs to a sandbox whose maker has died.
     OfDead(LockedPod, Box<PodRecord>),
 }
 
-fn take_name(records: &Records, record: &PodRecord) -> Result<Name, Error> {
+/// A sandbox that has its name, and what was chosen for it with that.
+struct Reserved {
+    locked: LockedPod,
+    record: PodRecord,
+    /// The ids, where the choice was ours.
+    ids: Option<Mappings>,
+}
+
+fn take_name(records: &Records, mut record: PodRecord) -> Result<Name, Error> {
     let _names = records.lock_names()?;
     let same = |other: &PodRecord| other.config.0.metadata == record.config.0.metadata;
     let listing = records.list_pods()?;
-    if let Some(other) = listing.records.into_iter().find(|other| same(other)) {
+    if let Some(other) = listing.records.iter().find(|other| same(other)) {
         if other.phase == PodPhase::HalfMade
             && let Some(locked) = gone_is_none(records.try_lock_pod(&other.id))?.flatten()
         {
@@ -399,9 +436,20 @@ fn take_name(records: &Records, record: &PodRecord) -> Result<Name, Error> {
             ),
         ));
     }
+    let ids = match PodUsers::plan(&record.config.0)? {
+        PodUsers::ToChoose => {
+            let others = &listing.records;
+            Some(user_ids::choose(others, &mut record.config.0)?)
+        }
+        PodUsers::Host | PodUsers::Own(_) => None,
+    };
     let locked = records.create_pod(&record.id)?;
-    locked.write(record)?;
-    Ok(Name::Taken(locked))
+    locked.write(&record)?;
+    Ok(Name::Taken(Box::new(Reserved {
+        locked,
+        record,
+        ids,
+    })))
 }
 
 /// Another process removed the pod while this one waited for its lock.

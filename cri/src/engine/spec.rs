@@ -40,6 +40,8 @@ pub mod resources;
 pub mod security;
 /// Numbers for the user's name and groups.
 pub mod user;
+/// The ids of a pod's user namespace.
+pub mod user_namespace;
 
 /// Everything that decides how a container is made.
 #[derive(Debug)]
@@ -155,6 +157,11 @@ fn linux(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Linux, Error> 
         .masked_paths(security::masked_paths(inputs.container, privilege))
         .readonly_paths(security::readonly_paths(inputs.container, privilege))
         .build()?;
+    if let Some(ids) = inputs.namespaces.users().mappings() {
+        // The namespace that is joined has them already; runc wants them all the same.
+        linux.set_uid_mappings(Some(user_namespace::oci_ranges(&ids.uids)?));
+        linux.set_gid_mappings(Some(user_namespace::oci_ranges(&ids.gids)?));
+    }
     linux.set_rootfs_propagation(mounts::rootfs_propagation(inputs.container)?);
     linux.set_seccomp(security::plan_seccomp(inputs, privilege)?);
     Ok(linux)

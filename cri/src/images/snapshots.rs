@@ -13,6 +13,9 @@
 //! one directory at a time by the key `lowerdir+` (Linux 6.5). Older kernels get
 //! the one string, with each directory written as `/proc/self/fd/N`.
 //!
+//! A pod with a user namespace gets its layers with the owners moved
+//! (`id_map.rs`).
+//!
 //! The record `snapshot.json` stands before the mount does: a layer that a
 //! record names is not deleted, whatever happens to the image's name.
 
@@ -27,12 +30,14 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
 };
 
 use crate::images::Usage;
 use crate::images::digest::Digest;
 use crate::images::disk;
 use crate::images::error::{Context, Error, ErrorKind};
+use crate::images::id_map::IdMap;
 use crate::images::store::{SnapshotRecord, Store, read_json, remove_tree};
 
 /// The directories of one snapshot.
@@ -72,22 +77,35 @@ impl Snapshot {
     }
 }
 
+/// Where a snapshot is mounted, and with whose owners.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// The directory.
+    pub path: &'a Path,
+    /// The user namespace that looks at it; none is the host's.
+    pub ids: Option<&'a IdMap>,
+}
+
 /// Mounts a container's root file system onto a directory. A snapshot that is
 /// there from before keeps what the container wrote.
 pub(crate) fn mount(
     store: &Store,
     container_id: &str,
     image: &Digest,
-    target: &Path,
+    target: &Target<'_>,
 ) -> Result<(), Error> {
     let snapshot = Snapshot::of(store, container_id)?;
     let existed = snapshot.record().exists();
-    let record = ensure_snapshot(store, &snapshot, image)?;
+    let record = ensure_snapshot(store, &snapshot, image, target.ids)?;
+    let path = target.path;
     let mounted = lower_directories(store, &snapshot, &record.layers).and_then(|lower| {
-        fs::create_dir_all(target)
-            .context(|| format!("the directory {} cannot be made", target.display()))?;
-        mount_overlay(&lower, &snapshot, target)
-            .context(|| format!("the image cannot be mounted on {}", target.display()))
+        fs::create_dir_all(path)
+            .context(|| format!("the directory {} cannot be made", path.display()))?;
+        let told = || format!("the image cannot be mounted on {}", path.display());
+        match target.ids {
+            None => mount_overlay(&lower, &snapshot, path).context(told),
+            Some(ids) => mount_mapped(&lower, &snapshot, path, ids)?.context(told),
+        }
     });
     if mounted.is_err() && !existed {
         // The failure above is the one to report.
@@ -157,6 +175,7 @@ fn ensure_snapshot(
     store: &Store,
     snapshot: &Snapshot,
     image: &Digest,
+    ids: Option<&IdMap>,
 ) -> Result<SnapshotRecord, Error> {
     if snapshot.record().exists() {
         return read_json(&snapshot.record());
@@ -179,7 +198,7 @@ fn ensure_snapshot(
         image: image.clone(),
         layers: found.layers.clone(),
     };
-    let made = create_directories(store, snapshot, &record).and_then(|()| {
+    let made = create_directories(store, snapshot, &record, ids).and_then(|()| {
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::caused(ErrorKind::Os, "snapshot.json is not written", error))?;
         disk::write_whole(&snapshot.record(), &text)
@@ -196,6 +215,7 @@ fn create_directories(
     store: &Store,
     snapshot: &Snapshot,
     record: &SnapshotRecord,
+    ids: Option<&IdMap>,
 ) -> Result<(), Error> {
     disk::ensure_private_directory(&snapshot.upper())?;
     disk::ensure_private_directory(&snapshot.work())?;
@@ -203,20 +223,29 @@ fn create_directories(
     let upper = snapshot.upper();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&upper, mode).context(|| format!("{}", upper.display()))?;
+    let mut described = None;
     for chain in record.layers.iter().rev() {
         if store.read_layer(chain)?.describes_root {
-            let layer = store.layer_diff(chain);
-            return copy_owner(&layer, &upper)
-                .context(|| format!("{} cannot be prepared", upper.display()));
+            described = Some(store.layer_diff(chain));
+            break;
         }
     }
-    Ok(())
+    describe_root(described.as_deref(), &upper, ids)
+        .context(|| format!("{} cannot be prepared", upper.display()))
 }
 
-fn copy_owner(from: &Path, to: &Path) -> std::io::Result<()> {
-    let metadata = fs::metadata(from)?;
-    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    fs::set_permissions(to, metadata.permissions())
+/// Gives the upper directory the owner and mode of a layer's `/`, else root's.
+fn describe_root(from: Option<&Path>, upper: &Path, ids: Option<&IdMap>) -> std::io::Result<()> {
+    let metadata = from.map(fs::metadata).transpose()?;
+    let owner = metadata
+        .as_ref()
+        .map_or((0, 0), |metadata| (metadata.uid(), metadata.gid()));
+    let (uid, gid) = ids.map_or(owner, |ids| ids.owner(owner.0, owner.1));
+    std::os::unix::fs::chown(upper, Some(uid), Some(gid))?;
+    match metadata {
+        Some(metadata) => fs::set_permissions(upper, metadata.permissions()),
+        None => Ok(()),
+    }
 }
 
 /// The directories below, the nearest first, as overlayfs wants them.
@@ -244,17 +273,48 @@ fn mount_overlay(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> std::
 }
 
 fn mount_step_by_step(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
-    use rustix::mount::{fsconfig_create, fsconfig_set_string};
-    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&overlay, "source", "overlay")?;
+    let overlay = open_overlay()?;
     for directory in lower {
         fsconfig_set_string(&overlay, "lowerdir+", directory)?;
     }
-    fsconfig_set_string(&overlay, "upperdir", snapshot.upper())?;
-    fsconfig_set_string(&overlay, "workdir", snapshot.work())?;
-    fsconfig_create(&overlay)?;
+    attach_overlay(&overlay, snapshot, target)
+}
+
+/// The same with each lower directory as a mount whose owners are moved. The
+/// mounts are attached nowhere, and overlayfs takes them by their descriptors
+/// (Linux 6.15); it has copies of them once it is made.
+fn mount_mapped(
+    lower: &[PathBuf],
+    snapshot: &Snapshot,
+    target: &Path,
+    ids: &IdMap,
+) -> Result<Result<(), Errno>, Error> {
+    let lower: Vec<OwnedFd> = lower
+        .iter()
+        .map(|directory| ids.mount(directory))
+        .collect::<Result<_, _>>()?;
+    let mount = || {
+        let overlay = open_overlay()?;
+        for directory in &lower {
+            fsconfig_set_fd(&overlay, "lowerdir+", directory)?;
+        }
+        attach_overlay(&overlay, snapshot, target)
+    };
+    Ok(mount())
+}
+
+fn open_overlay() -> Result<OwnedFd, Errno> {
+    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&overlay, "source", "overlay")?;
+    Ok(overlay)
+}
+
+fn attach_overlay(overlay: &OwnedFd, snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
+    fsconfig_set_string(overlay, "upperdir", snapshot.upper())?;
+    fsconfig_set_string(overlay, "workdir", snapshot.work())?;
+    fsconfig_create(overlay)?;
     let mount = rustix::mount::fsmount(
-        &overlay,
+        overlay,
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::empty(),
     )?;

@@ -154,6 +154,10 @@ impl Store {
         self.images.join("layers").join(chain.hex())
     }
 
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.images.join("layers")
+    }
+
     /// The directory that an overlay takes as a lower one.
     pub(crate) fn layer_diff(&self, chain: &Digest) -> PathBuf {
         self.layer(chain).join("diff")

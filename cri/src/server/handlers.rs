@@ -16,6 +16,15 @@ use crate::v1;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whose owners the files of images can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ImageIds {
+    /// Those of a pod's user namespace.
+    Mapped,
+    /// The host's only: this machine's kernel cannot map them.
+    Host,
+}
+
 /// The handlers, the default one first.
 #[derive(Debug)]
 pub(super) struct Handlers {
@@ -25,14 +34,21 @@ pub(super) struct Handlers {
 impl Handlers {
     /// Asks every runtime once.
     pub(super) async fn observe(engine: &Engine) -> Handlers {
+        let images = match engine.images().maps_ids() {
+            Ok(()) => ImageIds::Mapped,
+            Err(error) => {
+                tracing::warn!("no user namespaces for pods: {}", error.chain());
+                ImageIds::Host
+            }
+        };
         let runtimes = engine.runtimes();
         let mut list = Vec::new();
         // The default one has a name only if an operator gave it one.
         if let Ok(default) = runtimes.choose("", &engine.config().oci_runtime) {
-            list.push(observe("", &default.runtime).await);
+            list.push(observe("", &default.runtime, images).await);
         }
         for (name, runtime) in &runtimes.named {
-            list.push(observe(name, runtime).await);
+            list.push(observe(name, runtime, images).await);
         }
         Handlers { list }
     }
@@ -43,7 +59,7 @@ impl Handlers {
     }
 }
 
-async fn observe(name: &str, runtime: &OciRuntime) -> v1::RuntimeHandler {
+async fn observe(name: &str, runtime: &OciRuntime, images: ImageIds) -> v1::RuntimeHandler {
     let features = ask(runtime).await.unwrap_or_else(|| {
         tracing::warn!(
             "{}: does not answer `features`; it is taken to have none",
@@ -53,7 +69,7 @@ async fn observe(name: &str, runtime: &OciRuntime) -> v1::RuntimeHandler {
     });
     v1::RuntimeHandler {
         name: name.to_owned(),
-        features: Some(read(&features)),
+        features: Some(read(&features, images)),
     }
 }
 
@@ -69,16 +85,18 @@ async fn ask(runtime: &OciRuntime) -> Option<Value> {
 }
 
 /// What a kubelet wants to know. Pure.
-fn read(features: &Value) -> v1::RuntimeHandlerFeatures {
+fn read(features: &Value, images: ImageIds) -> v1::RuntimeHandlerFeatures {
     let holds = |list: &Value, word: &str| {
         let words = list.as_array();
         words.is_some_and(|words| words.iter().any(|one| one == word))
     };
     v1::RuntimeHandlerFeatures {
         recursive_read_only_mounts: holds(&features["mountOptions"], "rro"),
-        // Whatever the runtime can do: the engine makes a pod's namespaces and
-        // roots for the host's users, and refuses a pod that wants its own.
-        user_namespaces: false,
+        // The engine makes the namespace and the root; the runtime joins the one
+        // and maps the owners of volumes.
+        user_namespaces: images == ImageIds::Mapped
+            && holds(&features["linux"]["namespaces"], "user")
+            && features["linux"]["mountExtensions"]["idmap"]["enabled"] == true,
     }
 }
 
@@ -89,9 +107,22 @@ mod tests {
 
     #[test]
     fn features_are_read_as_the_spec_writes_them() {
-        let full = read(&json!({"mountOptions": ["ro", "rro"]}));
-        assert!(full.recursive_read_only_mounts && !full.user_namespaces);
-        assert!(!read(&json!({"mountOptions": ["ro"]})).recursive_read_only_mounts);
-        assert!(!read(&Value::Null).recursive_read_only_mounts);
+        let full = json!({
+            "mountOptions": ["ro", "rro"],
+            "linux": {
+                "namespaces": ["mount", "user"],
+                "mountExtensions": {"idmap": {"enabled": true}},
+            },
+        });
+        let all = read(&full, ImageIds::Mapped);
+        assert!(all.recursive_read_only_mounts && all.user_namespaces);
+        assert!(!read(&full, ImageIds::Host).user_namespaces);
+        let few = read(
+            &json!({"mountOptions": ["ro"], "linux": {"namespaces": ["user"]}}),
+            ImageIds::Mapped,
+        );
+        assert!(!few.recursive_read_only_mounts && !few.user_namespaces);
+        let none = read(&Value::Null, ImageIds::Mapped);
+        assert!(!none.recursive_read_only_mounts && !none.user_namespaces);
     }
 }

@@ -45,7 +45,7 @@ pub(super) async fn status(server: &CriServer, verbose: bool) -> v1::StatusRespo
         runtime_handlers: server.handler_list(),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: true,
             mount_options: false,
         }),
     }

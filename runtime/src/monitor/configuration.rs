@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::failure::{Context as _, MonitorError, named};
 use super::protocol::{CONFIG_NAME, MonitorConfig, PodNamespace};
+use crate::plan::mappings::{Mappings, check_ranges};
 
 /// Reads the configuration of the pod in `pod_dir`.
 ///
@@ -43,6 +44,7 @@ fn check(config: &MonitorConfig) -> Result<(), MonitorError> {
             return Err(refused("namespaces", "each namespace once", &found));
         }
     }
+    check_mappings(config)?;
     if let Some(hostname) = &config.hostname {
         check_hostname(hostname, &config.namespaces)?;
     }
@@ -63,6 +65,37 @@ fn check_hostname(hostname: &str, namespaces: &[PodNamespace]) -> Result<(), Mon
     // __NEW_UTS_LEN of the kernel.
     if hostname.is_empty() || hostname.len() > 64 || hostname.contains('\0') {
         return Err(refused("hostname", "1 to 64 bytes", hostname));
+    }
+    Ok(())
+}
+
+/// A user namespace without maps has no root; maps without one would map nothing.
+fn check_mappings(config: &MonitorConfig) -> Result<(), MonitorError> {
+    let has_user = config.namespaces.contains(&PodNamespace::User);
+    match (&config.id_mappings, has_user) {
+        (None, false) => Ok(()),
+        (Some(mappings), true) => check_maps(mappings),
+        (None, true) => {
+            let expected = "maps, for user is among namespaces";
+            Err(refused("id_mappings", expected, "nothing"))
+        }
+        (Some(_), false) => {
+            let expected = "nothing while user is not among namespaces";
+            Err(refused("id_mappings", expected, "maps"))
+        }
+    }
+}
+
+fn check_maps(mappings: &Mappings) -> Result<(), MonitorError> {
+    for (name, ranges) in [("uids", &mappings.uids), ("gids", &mappings.gids)] {
+        let field = format!("id_mappings.{name}");
+        if ranges.is_empty() {
+            return Err(refused(&field, "at least one range", "none"));
+        }
+        check_ranges(&field, ranges).map_err(|error| {
+            let expected = "ranges that the kernel takes";
+            refused(error.field(), expected, error.reason())
+        })?;
     }
     Ok(())
 }
@@ -133,6 +166,7 @@ mod tests {
             pod_id: "pod".into(),
             hostname: Some("web".into()),
             namespaces: vec![PodNamespace::Net, PodNamespace::Ipc, PodNamespace::Uts],
+            id_mappings: None,
             sysctls: [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into(),
             cgroup: Some("/berth/pod".into()),
             oci_runtime: "berth-oci".into(),
@@ -155,7 +189,20 @@ mod tests {
     #[test]
     fn each_complaint_names_its_field() {
         type Change = fn(&mut MonitorConfig);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 15] = [
+            ("id_mappings", |c| c.namespaces.push(PodNamespace::User)),
+            ("id_mappings", |c| c.id_mappings = Some(maps(1))),
+            ("id_mappings.uids[0].size", |c| {
+                c.namespaces.push(PodNamespace::User);
+                c.id_mappings = Some(maps(0));
+            }),
+            ("id_mappings.gids", |c| {
+                c.namespaces.push(PodNamespace::User);
+                c.id_mappings = Some(Mappings {
+                    gids: Vec::new(),
+                    ..maps(1)
+                });
+            }),
             ("pod_id", |c| c.pod_id.clear()),
             ("oci_runtime", |c| c.oci_runtime = "".into()),
             ("oci_root", |c| c.oci_root = "run/oci".into()),
@@ -179,6 +226,18 @@ mod tests {
         for (field, change) in cases {
             let text = complaint(change);
             assert!(text.starts_with(&format!("{field}: expected ")), "{text}");
+        }
+    }
+
+    fn maps(count: u32) -> Mappings {
+        let range = crate::plan::mappings::IdRange {
+            inside: 0,
+            outside: 100_000,
+            count,
+        };
+        Mappings {
+            uids: vec![range],
+            gids: vec![range],
         }
     }
 

@@ -1,7 +1,7 @@
 //! The namespaces that all containers of a pod share, made and pinned.
 //!
 //! A namespace lives while a process is in it or a file refers to it. There is
-//! no pause container here: the files `POD_DIR/ns/{net,ipc,uts,pid}` keep the
+//! no pause container here: the files `POD_DIR/ns/{user,net,ipc,uts,pid}` keep the
 //! namespaces, each a bind mount of `/proc/PID/ns/X` (`namespaces(7)`). The
 //! process PID is a short-lived copy of the monitor, the *maker*, since a
 //! process cannot leave a namespace that it has made for itself and the monitor
@@ -14,10 +14,17 @@
 //!    │ bind /proc/MAKER/ns/X on ns/X            │ waits
 //!    └─────────── closes the pipe ────────────▶ exits
 //! ```
+//!
+//! A pod with a user namespace has that one first: whoever makes a namespace
+//! makes it for the user namespace that they are in, and only who is root
+//! *there* may set its addresses, its host name or its sysctls, or mount a
+//! sysfs of it (`user_namespaces(7)`, "Interaction of user namespaces and other
+//! types"). The monitor makes it and writes its maps, since that takes the
+//! host's rights; the maker enters it, becomes its root, and makes the rest.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -27,11 +34,15 @@ use rustix::process::Signal;
 
 use super::daemon::reap;
 use super::failure::{Context as _, MonitorError, named};
-use super::pod_init::{HARMLESS, execute};
+use super::pod_init::{HARMLESS, SealedProgram, execute};
 use super::protocol::{MonitorConfig, NAMESPACES_FOLDER, PodNamespace};
 use crate::causes::chain;
-use crate::sys::process::{HostPid, exit_now, kill};
+use crate::plan::mappings::Mappings;
+use crate::sys::call::SyscallError;
+use crate::sys::privilege::{set_group, set_groups, set_user};
+use crate::sys::process::{HostPid, exit_now, kill, setns};
 use crate::sys::process_copy::{Side, fork};
+use crate::user_namespace;
 
 /// What keeps a pod's namespaces alive.
 #[derive(Debug)]
@@ -104,7 +115,8 @@ pub fn remove_pins(folder: &Path) -> Vec<MonitorError> {
     failures
 }
 
-const ALL: [PodNamespace; 4] = [
+const ALL: [PodNamespace; 5] = [
+    PodNamespace::User,
     PodNamespace::Net,
     PodNamespace::Ipc,
     PodNamespace::Uts,
@@ -154,6 +166,35 @@ fn remove_pin(pin: &Path) -> Result<(), MonitorError> {
     }
 }
 
+/// What a maker brings along from the host, where it may still have it.
+struct Luggage<'a> {
+    config: &'a MonitorConfig,
+    /// The user namespace that owns all others, with its maps.
+    user: Option<(OwnedFd, &'a Mappings)>,
+    /// The program of the pod's process 1, if there is to be one.
+    program: Option<SealedProgram>,
+}
+
+impl Luggage<'_> {
+    fn pack(config: &MonitorConfig) -> Result<Luggage<'_>, MonitorError> {
+        let user = config.id_mappings.as_ref().map(|mappings| {
+            let made = user_namespace::make_empty(mappings).map_err(io::Error::other);
+            made.map(|namespace| (namespace, mappings))
+        });
+        let wants_init = config.namespaces.contains(&PodNamespace::Pid);
+        Ok(Luggage {
+            config,
+            user: user
+                .transpose()
+                .during(|| "make the pod's user namespace".into())?,
+            program: wants_init
+                .then(SealedProgram::open)
+                .transpose()
+                .during(|| "open the program of the pod's process 1".into())?,
+        })
+    }
+}
+
 /// The process whose namespaces are pinned.
 struct Maker {
     pid: i32,
@@ -163,6 +204,7 @@ struct Maker {
 }
 
 fn start_maker(config: &MonitorConfig) -> Result<Maker, MonitorError> {
+    let luggage = Luggage::pack(config)?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe".into());
     let (report_reader, report_writer) = pipe()?;
     let (hold_reader, hold) = pipe()?;
@@ -188,24 +230,21 @@ fn start_maker(config: &MonitorConfig) -> Result<Maker, MonitorError> {
         }
         Side::Child => {
             drop((report_reader, hold, lifeline));
-            exit_now(make(config, report_writer, hold_reader, lifeline_reader))
+            exit_now(make(&luggage, report_writer, hold_reader, lifeline_reader))
         }
     }
 }
 
 /// The maker's life.
 fn make(
-    config: &MonitorConfig,
+    luggage: &Luggage<'_>,
     report: OwnedFd,
     hold_reader: OwnedFd,
     lifeline_reader: OwnedFd,
 ) -> i32 {
-    let made = set_up(config).and_then(|()| {
-        if config.namespaces.contains(&PodNamespace::Pid) {
-            start_pod_init(&lifeline_reader)
-        } else {
-            Ok(0)
-        }
+    let made = set_up(luggage).and_then(|()| match &luggage.program {
+        Some(program) => start_pod_init(program, &lifeline_reader),
+        None => Ok(0),
     });
     let mut report = File::from(report);
     let written = match &made {
@@ -240,10 +279,17 @@ fn read_report(reader: OwnedFd) -> Result<Option<i32>, MonitorError> {
     }
 }
 
-fn set_up(config: &MonitorConfig) -> Result<(), MonitorError> {
+fn set_up(luggage: &Luggage<'_>) -> Result<(), MonitorError> {
+    let config = luggage.config;
+    if let Some((namespace, mappings)) = &luggage.user {
+        become_root_of(namespace, mappings)
+            .map_err(io::Error::other)
+            .during(|| "become root of the pod's user namespace".into())?;
+    }
     let flags = config
         .namespaces
         .iter()
+        .filter(|namespace| **namespace != PodNamespace::User)
         .fold(CloneFlags::empty(), |flags, namespace| {
             flags | clone_flag(*namespace)
         });
@@ -255,6 +301,17 @@ fn set_up(config: &MonitorConfig) -> Result<(), MonitorError> {
         .sysctls
         .iter()
         .try_for_each(|(name, value)| write_sysctl(name, value))
+}
+
+/// The host's root, which the maker is until here, has rights over the pod's
+/// namespaces; the pod's own root has them over nothing else.
+fn become_root_of(namespace: &OwnedFd, mappings: &Mappings) -> Result<(), SyscallError> {
+    setns(namespace.as_fd(), CloneFlags::CLONE_NEWUSER)?;
+    // Groups before the user, who alone may set them. Process 1 of the pod
+    // keeps all three.
+    set_groups(&[])?;
+    set_group(mappings.root_gid())?;
+    set_user(mappings.root_uid())
 }
 
 /// `/proc/sys` shows the namespaces of the process that opens it, so the maker
@@ -289,12 +346,12 @@ fn sysctl_path(name: &str) -> PathBuf {
 }
 
 /// Forks the namespace's process 1 and waits until it is harmless.
-fn start_pod_init(lifeline: &OwnedFd) -> Result<i32, MonitorError> {
+fn start_pod_init(program: &SealedProgram, lifeline: &OwnedFd) -> Result<i32, MonitorError> {
     let (reader, prepared) = pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe".into())?;
     match fork().during(|| "fork the pod's process 1".into())? {
         Side::Child => {
             drop(reader);
-            let error = execute(lifeline, &prepared);
+            let error = execute(program, lifeline, &prepared);
             // The maker reads it as the reason, and collects the process.
             let _ = write!(File::from(prepared), "execute: {error}");
             exit_now(1)
@@ -318,6 +375,7 @@ fn start_pod_init(lifeline: &OwnedFd) -> Result<i32, MonitorError> {
 
 fn clone_flag(namespace: PodNamespace) -> CloneFlags {
     match namespace {
+        PodNamespace::User => CloneFlags::CLONE_NEWUSER,
         PodNamespace::Net => CloneFlags::CLONE_NEWNET,
         PodNamespace::Ipc => CloneFlags::CLONE_NEWIPC,
         PodNamespace::Uts => CloneFlags::CLONE_NEWUTS,
@@ -327,6 +385,7 @@ fn clone_flag(namespace: PodNamespace) -> CloneFlags {
 
 fn file_name(namespace: PodNamespace) -> &'static str {
     match namespace {
+        PodNamespace::User => "user",
         PodNamespace::Net => "net",
         PodNamespace::Ipc => "ipc",
         PodNamespace::Uts => "uts",

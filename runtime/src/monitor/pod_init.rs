@@ -46,32 +46,52 @@ pub const VERB: &str = "pod-init";
 /// Shown by `ps`; at most 15 bytes.
 const NAME: &str = "berth-pod-init";
 
+/// This program, through a read-only mount that is attached nowhere.
+#[derive(Debug)]
+pub struct SealedProgram(OwnedFd);
+
+impl SealedProgram {
+    /// Mounts it. This takes the host's rights over the host's mounts, so it is
+    /// done before a user namespace is entered.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SYS_ADMIN`.
+    pub fn open() -> io::Result<SealedProgram> {
+        let program = open(
+            "/proc/self/exe",
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let program = open_tree_clone(program.as_fd(), Depth::One).map_err(io::Error::other)?;
+        let read_only = AttributeChange {
+            set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+            clear: 0,
+            propagation: 0,
+        };
+        mount_setattr(program.as_fd(), Depth::One, read_only).map_err(io::Error::other)?;
+        Ok(SealedProgram(program))
+    }
+}
+
 /// Executes this program anew as [`VERB`], to serve until the other end of
 /// `lifeline` is closed. It writes [`HARMLESS`] to `prepared`, or why not.
 ///
 /// Returns only when it failed.
-pub fn execute(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Error {
-    match try_execute(lifeline, prepared) {
+pub fn execute(program: &SealedProgram, lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Error {
+    match try_execute(program, lifeline, prepared) {
         Err(error) => error,
     }
 }
 
-fn try_execute(lifeline: &OwnedFd, prepared: &OwnedFd) -> io::Result<std::convert::Infallible> {
-    let program = open(
-        "/proc/self/exe",
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let program = open_tree_clone(program.as_fd(), Depth::One).map_err(io::Error::other)?;
-    let read_only = AttributeChange {
-        set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
-        clear: 0,
-        propagation: 0,
-    };
-    mount_setattr(program.as_fd(), Depth::One, read_only).map_err(io::Error::other)?;
+fn try_execute(
+    program: &SealedProgram,
+    lifeline: &OwnedFd,
+    prepared: &OwnedFd,
+) -> io::Result<std::convert::Infallible> {
     rustix::stdio::dup2_stdin(lifeline)?;
     rustix::stdio::dup2_stdout(prepared)?;
-    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+    let path = CString::new(format!("/proc/self/fd/{}", program.0.as_raw_fd()))?;
     let arguments = [CString::new("berth-oci")?, CString::new(VERB)?];
     execve(&path, &arguments, &[]).map_err(io::Error::other)
 }

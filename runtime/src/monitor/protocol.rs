@@ -24,11 +24,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::mappings::Mappings;
+
 /// The socket's name inside the pod's directory.
 pub const SOCKET_NAME: &str = "monitor.sock";
 /// The configuration's name inside the pod's directory.
 pub const CONFIG_NAME: &str = "monitor.json";
-/// The folder of pinned namespaces inside the pod's directory: `ns/net`, `ns/ipc`, `ns/uts`, `ns/pid`.
+/// The folder of pinned namespaces inside the pod's directory: `ns/user`, `ns/net`, `ns/ipc`, `ns/uts`, `ns/pid`.
 pub const NAMESPACES_FOLDER: &str = "ns";
 /// The folder of exit records inside the pod's directory.
 pub const EXITS_FOLDER: &str = "exits";
@@ -37,6 +39,8 @@ pub const EXITS_FOLDER: &str = "exits";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodNamespace {
+    /// Users, groups and what root may do: `user_namespaces(7)`. It owns the pod's others.
+    User,
     /// Interfaces, routes, sockets: `network_namespaces(7)`.
     Net,
     /// System V IPC and POSIX message queues: `ipc_namespaces(7)`.
@@ -57,6 +61,9 @@ pub struct MonitorConfig {
     pub hostname: Option<String>,
     /// The namespaces to make and pin.
     pub namespaces: Vec<PodNamespace>,
+    /// The ids of the pod's user namespace; there exactly when that is among `namespaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_mappings: Option<Mappings>,
     /// Written in the pod's namespaces, for example `net.ipv4.ip_forward` = `1`.
     pub sysctls: BTreeMap<String, String>,
     /// Where the monitor itself is accounted, as a path below each hierarchy's

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxIdMapping};
+use serde::{Deserialize, Serialize};
 
 use super::SpecError;
 use super::namespaces::NamespacePlan;
@@ -23,7 +24,8 @@ const COUNT_LIMIT: usize = 340;
 const TEXT_LIMIT_BYTES: usize = 4096;
 
 /// A range of ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IdRange {
     /// Its first id in the namespace.
     pub inside: u32,
@@ -34,7 +36,8 @@ pub struct IdRange {
 }
 
 /// The two maps of a user namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mappings {
     /// Users.
     pub uids: Vec<IdRange>,

@@ -78,6 +78,7 @@ impl Pod {
             runtime = env!("CARGO_BIN_EXE_berth-oci").into();
         }
         let config = MonitorConfig {
+            id_mappings: None,
             pod_id: "pod".into(),
             hostname: None,
             namespaces: Vec::new(),

@@ -176,9 +176,9 @@ const POD_SPEC: &[Field] = &[
     honoured("hostIPC", "the machine's IPC namespace"),
     honoured("hostNetwork", "the machine's network namespace"),
     honoured("hostPID", "the machine's PID namespace"),
-    unless(
-        refused("hostUsers", "a user namespace for a pod is not built yet"),
-        &["true"],
+    honoured(
+        "hostUsers",
+        "false: a user namespace with 65536 ids of its own",
     ),
     honoured("hostname", "else the pod's name"),
     honoured("hostnameOverride", "wins over hostname and subdomain"),

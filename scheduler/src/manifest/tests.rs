@@ -192,6 +192,10 @@ fn each_bad_field_has_its_message() {
             "securityContext: {privileged: true, allowPrivilegeEscalation: false}}]",
             "cannot be false in a privileged container",
         ),
+        (
+            "}]\n  hostUsers: false\n  hostPID: true",
+            "hostPID: cannot be true where hostUsers is false",
+        ),
     ];
     for (rest, expected) in table {
         let message = problems(&pod(&format!("{container}{rest}\n")));

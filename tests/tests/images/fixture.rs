@@ -68,7 +68,9 @@ impl Fixture {
     /// Mounts an image and hands its root to a function.
     pub fn with_root<T>(&self, image: &Image, look: impl FnOnce(&Path) -> T) -> T {
         let target = self.path("root");
-        self.store.mount_snapshot("look", image, &target).unwrap();
+        self.store
+            .mount_snapshot("look", image, &target, None)
+            .unwrap();
         let mounted = Mounted {
             store: &self.store,
             target: &target,

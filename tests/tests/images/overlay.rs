@@ -126,7 +126,7 @@ fn a_mounted_image_keeps_its_layers_when_it_is_removed() {
     assert_eq!(removed.layers, 1);
     assert!(fixture.names("layers").is_empty());
     let target = fixture.path("root");
-    let gone = fixture.store.mount_snapshot("late", &pulled, &target);
+    let gone = fixture.store.mount_snapshot("late", &pulled, &target, None);
     assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!fixture.data_dir().join("snapshots/late").exists());
     fixture.store.unmount_snapshot("late", &target).unwrap();

@@ -18,6 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::image_error;
 use crate::engine::error::{Error, ErrorKind};
+use crate::images::id_map::IdMap;
 use crate::images::{Image, ImageStore};
 use crate::v1;
 
@@ -80,6 +81,16 @@ fn check(mount: &v1::Mount) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whose volumes are mounted, and how their owners are seen.
+pub(super) struct Target<'a> {
+    /// The container's bundle.
+    pub bundle: &'a Path,
+    /// The container.
+    pub container_id: &'a str,
+    /// The ids of the pod's user namespace.
+    pub ids: Option<&'a IdMap>,
+}
+
 /// Mounts the images and writes their places into the mounts' host paths.
 ///
 /// # Errors
@@ -87,16 +98,15 @@ fn check(mount: &v1::Mount) -> Result<(), Error> {
 /// `Image` when one cannot be mounted, `Invalid` for a sub-path that is not in it.
 pub(super) fn mount(
     images: &ImageStore,
-    bundle: &Path,
-    container_id: &str,
+    of: &Target<'_>,
     volumes: &[Image],
     mounts: &mut [v1::Mount],
 ) -> Result<(), Error> {
     let asked = mounts.iter_mut().filter(|mount| mount.image.is_some());
     for (number, (image, mount)) in volumes.iter().zip(asked).enumerate() {
-        let target = target(bundle, number);
+        let target = target(of.bundle, number);
         images
-            .mount_snapshot(&name(container_id, number), image, &target)
+            .mount_snapshot(&name(of.container_id, number), image, &target, of.ids)
             .map_err(image_error)?;
         mount.host_path = below(&target, &mount.image_sub_path)
             .map_err(|error| {

@@ -29,6 +29,7 @@ use crate::engine::spec::{
 };
 use crate::engine::{Engine, cgroups};
 use crate::images::Image;
+use crate::images::id_map::IdMap;
 use crate::v1;
 
 /// What a configuration calls itself for a runtime that is not ours. The fields
@@ -197,7 +198,8 @@ impl Engine {
         let bundle = self.paths().bundle(&record.pod_id, &record.id);
         let rootfs = self.paths().rootfs(&record.pod_id, &record.id);
         let target_pid = self.target_pid(record).await?;
-        self.mount_image(plan, &rootfs).await?;
+        let ids = self.id_map(&plan.pod)?;
+        let ids = self.mount_image(plan, &rootfs, ids).await?;
         let (run_as, spec) = {
             let engine = self.clone();
             let (pod, image) = (plan.pod.clone(), plan.image.clone());
@@ -208,7 +210,12 @@ impl Engine {
             let rootfs = rootfs.clone();
             blocking(move || {
                 let mounts = &mut record.config.0.mounts;
-                image_volumes::mount(engine.images(), &bundle, &record.id, &volumes, mounts)?;
+                let target = image_volumes::Target {
+                    bundle: &bundle,
+                    container_id: &record.id,
+                    ids: ids.as_ref(),
+                };
+                image_volumes::mount(engine.images(), &target, &volumes, mounts)?;
                 engine.observe_and_plan(&Subject {
                     pod: &pod,
                     image: &image,
@@ -238,14 +245,33 @@ impl Engine {
         Ok(())
     }
 
-    async fn mount_image(&self, plan: &ContainerPlan, rootfs: &Path) -> Result<(), Error> {
+    /// How the image's owners are seen in the pod.
+    fn id_map(&self, pod: &PodRecord) -> Result<Option<IdMap>, Error> {
+        let namespaces = PodNamespaces::plan(&pod.config.0, &self.paths().pod(&pod.id))?;
+        let file = namespaces.path(PodNamespace::User);
+        match (file, namespaces.users().mappings()) {
+            (Some(file), Some(mappings)) => IdMap::open(&file, mappings.clone())
+                .map(Some)
+                .map_err(image_error),
+            _ => Ok(None),
+        }
+    }
+
+    /// Mounts the root; gives back the ids, for the image's volumes.
+    async fn mount_image(
+        &self,
+        plan: &ContainerPlan,
+        rootfs: &Path,
+        ids: Option<IdMap>,
+    ) -> Result<Option<IdMap>, Error> {
         let (images, image) = (self.images().clone(), plan.image.clone());
         let (id, rootfs) = (plan.record.id.clone(), rootfs.to_path_buf());
         blocking(move || {
             record_files::ensure_directory(&rootfs)?;
             images
-                .mount_snapshot(&id, &image, &rootfs)
-                .map_err(image_error)
+                .mount_snapshot(&id, &image, &rootfs, ids.as_ref())
+                .map_err(image_error)?;
+            Ok(ids)
         })
         .await
     }

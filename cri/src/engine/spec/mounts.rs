@@ -7,11 +7,16 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_runtime::plan::mappings::outside_of;
 use oci_spec::runtime::{Mount, MountBuilder};
 
+use super::user_namespace::{oci_ranges, plan_ranges};
 use super::{Privilege, SpecInputs, clean_absolute};
-use crate::engine::error::{Error, ErrorKind};
+use crate::engine::error::Error;
 use crate::v1;
+
+/// The group `tty` of nearly every `/etc/group`.
+const TTY_GROUP: u32 = 5;
 
 /// Files on the host that all containers of a pod share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub struct PodFiles {
 /// `Invalid` or `Unsupported` with the field's name.
 pub fn plan_mounts(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Vec<Mount>, Error> {
     let requested = plan_requested(&inputs.container.mounts)?;
-    let mut all: Vec<Mount> = kernel_mounts(privilege)?;
+    let mut all: Vec<Mount> = kernel_mounts(inputs, privilege)?;
     all.extend(pod_mounts(inputs)?);
     all.retain(|mount| !is_replaced(mount.destination(), &requested));
     all.extend(requested);
@@ -43,12 +48,25 @@ pub fn plan_mounts(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Vec<
 }
 
 /// File systems that the kernel makes up.
-fn kernel_mounts(privilege: Privilege) -> Result<Vec<Mount>, Error> {
+fn kernel_mounts(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Vec<Mount>, Error> {
     // A program that may write to /sys or to the groups could change the host.
     let access = match privilege {
         Privilege::Confined => "ro",
         Privilege::Privileged => "rw",
     };
+    let mut terminals = vec![
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+    ];
+    // Group 5 is tty: the owner of a terminal can be written to by it. The kernel
+    // refuses the mount where a user namespace has no such group.
+    let users = inputs.namespaces.users().mappings();
+    if users.is_none_or(|users| outside_of(&users.gids, TTY_GROUP).is_some()) {
+        terminals.push("gid=5");
+    }
     [
         virtual_mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         virtual_mount(
@@ -56,19 +74,7 @@ fn kernel_mounts(privilege: Privilege) -> Result<Vec<Mount>, Error> {
             "tmpfs",
             &["nosuid", "strictatime", "mode=755", "size=65536k"],
         ),
-        // Group 5 is tty: the owner of a terminal can be written to by it.
-        virtual_mount(
-            "/dev/pts",
-            "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        ),
+        virtual_mount("/dev/pts", "devpts", &terminals),
         virtual_mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         virtual_mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         virtual_mount(
@@ -166,30 +172,51 @@ fn plan_one(mount: &v1::Mount) -> Result<Mount, Error> {
             "mounts.container_path: the root itself cannot be mounted over",
         ));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(unsupported(&destination, "id-mapped mounts"));
-    }
     let source = clean_absolute("mounts.host_path", &mount.host_path)?;
     let mut options = vec!["rbind", propagation_option(mount)?];
     options.push(access_option(mount)?);
     let mut options = owned(&options);
     options.extend(mount.mount_options.iter().cloned());
-    Ok(MountBuilder::default()
+    let planned = MountBuilder::default()
         .destination(destination)
         .typ("bind")
         .source(source)
         .options(options)
-        .build()?)
+        .build()?;
+    with_owners(planned, mount)
 }
 
-fn unsupported(destination: &Path, what: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "mounts: {}: {what} are not supported",
-            destination.display()
-        ),
-    )
+/// Owners that are shown moved: a kubelet asks for it with the pod's own ids, so
+/// that a volume's files belong inside to the ids that they have on disk.
+fn with_owners(mut planned: Mount, mount: &v1::Mount) -> Result<Mount, Error> {
+    let field = |name: &str| format!("mounts: {}: {name}", mount.container_path);
+    let lists = [&mount.uid_mappings, &mount.gid_mappings];
+    match lists.map(|list| list.is_empty()) {
+        [true, true] => return Ok(planned),
+        [false, false] => {}
+        [missing_uids, _] => {
+            let name = if missing_uids {
+                "uid_mappings"
+            } else {
+                "gid_mappings"
+            };
+            return Err(Error::invalid(format!(
+                "{}: expected with the other of uid_mappings and gid_mappings: both or none",
+                field(name)
+            )));
+        }
+    }
+    if mount.image.is_some() {
+        return Err(Error::invalid(format!(
+            "{}: an image's files have the pod's own owners already",
+            field("uid_mappings")
+        )));
+    }
+    let uids = plan_ranges(&field("uid_mappings"), &mount.uid_mappings)?;
+    let gids = plan_ranges(&field("gid_mappings"), &mount.gid_mappings)?;
+    planned.set_uid_mappings(Some(oci_ranges(&uids)?));
+    planned.set_gid_mappings(Some(oci_ranges(&gids)?));
+    Ok(planned)
 }
 
 fn propagation(mount: &v1::Mount) -> Result<v1::MountPropagation, Error> {
@@ -348,6 +375,30 @@ mod tests {
         assert!(error.to_string().contains("private propagation"), "{error}");
         mount.propagation = 0;
         assert_eq!(options(&plan_one(&mount).unwrap()), "rbind,rprivate,rro");
+    }
+
+    #[test]
+    fn owners_are_moved_as_asked() {
+        let range = |length| v1::IdMapping {
+            host_id: 65_536,
+            container_id: 0,
+            length,
+        };
+        let mut mount = request("/a", "/a");
+        mount.uid_mappings = vec![range(10)];
+        let error = plan_one(&mount).unwrap_err();
+        assert!(error.to_string().contains("/a: gid_mappings: "), "{error}");
+        mount.gid_mappings = vec![range(0)];
+        let error = plan_one(&mount).unwrap_err();
+        assert!(
+            error.to_string().contains("gid_mappings[0].length"),
+            "{error}"
+        );
+        mount.gid_mappings = vec![range(20)];
+        let planned = plan_one(&mount).unwrap();
+        let uids = planned.uid_mappings().as_ref().unwrap();
+        assert_eq!((uids[0].host_id(), uids[0].size()), (65_536, 10));
+        assert_eq!(planned.gid_mappings().as_ref().unwrap()[0].size(), 20);
     }
 
     #[test]

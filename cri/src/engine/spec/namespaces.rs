@@ -1,7 +1,8 @@
 //! Which namespaces are shared and with whom.
 //!
 //! A pod is what its containers share. The monitor pins the pod's network, IPC
-//! and host name namespaces as files, and each container joins them by path;
+//! and host name namespaces as files, and each container joins them by path, with
+//! the user namespace that owns them where the pod has one;
 //! mounts (and, unless asked otherwise, process ids) are a container's own.
 
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use std::path::{Path, PathBuf};
 use berth_runtime::monitor::protocol::{NAMESPACES_FOLDER, PodNamespace};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType};
 
+use super::user_namespace::{self, PodUsers};
 use super::{Privilege, SpecInputs, security_context};
-use crate::engine::error::{Error, ErrorKind};
+use crate::engine::error::Error;
 use crate::engine::records::namespace_options;
 use crate::v1;
 
@@ -19,6 +21,7 @@ use crate::v1;
 pub struct PodNamespaces {
     directory: PathBuf,
     pinned: Vec<PodNamespace>,
+    users: PodUsers,
 }
 
 impl PodNamespaces {
@@ -26,12 +29,14 @@ impl PodNamespaces {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a mode that a sandbox cannot have, `Unsupported` for user
-    /// namespaces.
+    /// `Invalid` for a mode that a sandbox cannot have, and for wrong ids.
     pub fn plan(config: &v1::PodSandboxConfig, pod_dir: &Path) -> Result<Self, Error> {
         let options = namespace_options(config).cloned().unwrap_or_default();
-        refuse_user_namespace(&options)?;
+        let users = PodUsers::plan(config)?;
         let mut pinned = Vec::new();
+        if users.are_own() {
+            pinned.push(PodNamespace::User);
+        }
         if pod_or_node("network", options.network)? == v1::NamespaceMode::Pod {
             pinned.push(PodNamespace::Net);
         }
@@ -55,7 +60,13 @@ impl PodNamespaces {
         Ok(Self {
             directory: pod_dir.join(NAMESPACES_FOLDER),
             pinned,
+            users,
         })
+    }
+
+    /// Whose users the pod has.
+    pub fn users(&self) -> &PodUsers {
+        &self.users
     }
 
     /// Those to make, for the monitor's configuration.
@@ -66,6 +77,7 @@ impl PodNamespaces {
     /// Where a namespace is pinned, if the pod has one of its own.
     pub fn path(&self, namespace: PodNamespace) -> Option<PathBuf> {
         let name = match namespace {
+            PodNamespace::User => "user",
             PodNamespace::Net => "net",
             PodNamespace::Ipc => "ipc",
             PodNamespace::Uts => "uts",
@@ -87,11 +99,13 @@ pub fn plan_namespaces(
     privilege: Privilege,
 ) -> Result<Vec<LinuxNamespace>, Error> {
     let mut list = vec![own(LinuxNamespaceType::Mount)?];
-    // A privileged program manages the host's groups, so it sees them all.
-    if privilege == Privilege::Confined {
+    // A privileged program manages the host's groups, so it sees them all; not
+    // where its root is nobody on the host and could mount only groups of its own.
+    if privilege == Privilege::Confined || inputs.namespaces.users().are_own() {
         list.push(own(LinuxNamespaceType::Cgroup)?);
     }
     for (kind, namespace) in [
+        (LinuxNamespaceType::User, PodNamespace::User),
         (LinuxNamespaceType::Network, PodNamespace::Net),
         (LinuxNamespaceType::Ipc, PodNamespace::Ipc),
         (LinuxNamespaceType::Uts, PodNamespace::Uts),
@@ -109,9 +123,13 @@ fn pid_namespace(inputs: &SpecInputs<'_>) -> Result<Option<LinuxNamespace>, Erro
         .namespace_options
         .or_else(|| namespace_options(inputs.sandbox).cloned())
         .unwrap_or_default();
-    refuse_user_namespace(&options)?;
+    user_namespace::check_container(inputs.sandbox, &options)?;
     let pid = LinuxNamespaceType::Pid;
     match mode("pid", options.pid)? {
+        v1::NamespaceMode::Node if inputs.namespaces.users().are_own() => Err(Error::invalid(
+            "linux.security_context.namespace_options.pid: NODE cannot be had in a pod with a \
+             user namespace of its own",
+        )),
         v1::NamespaceMode::Node => Ok(None),
         v1::NamespaceMode::Container => own(pid).map(Some),
         v1::NamespaceMode::Pod => match inputs.namespaces.path(PodNamespace::Pid) {
@@ -160,20 +178,10 @@ fn pod_or_node(field: &str, value: i32) -> Result<v1::NamespaceMode, Error> {
     }
 }
 
-fn refuse_user_namespace(options: &v1::NamespaceOption) -> Result<(), Error> {
-    match &options.userns_options {
-        Some(userns) if userns.mode != v1::NamespaceMode::Node as i32 => Err(Error::new(
-            ErrorKind::Unsupported,
-            "linux.security_context.namespace_options.userns_options: user namespaces are not \
-             supported; set the mode to NODE (hostUsers: true)",
-        )),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::error::ErrorKind;
     use crate::engine::spec::tests::{Fixture, sandbox_with};
 
     fn types(fixture: &Fixture, privilege: Privilege) -> Vec<(LinuxNamespaceType, String)> {
@@ -254,9 +262,30 @@ mod tests {
                 PodNamespaces::plan(&sandbox_with(wrong), Path::new("/run/pod")).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
         }
-        let mut userns = options(POD, CONTAINER, POD);
-        userns.userns_options = Some(v1::UserNamespace::default());
-        let error = PodNamespaces::plan(&sandbox_with(userns), Path::new("/run/pod")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_user_namespace_is_joined_with_the_pods_others() {
+        let mut with_users = options(POD, CONTAINER, POD);
+        let ids = vec![v1::IdMapping {
+            host_id: 65_536,
+            container_id: 0,
+            length: 65_536,
+        }];
+        with_users.userns_options = Some(v1::UserNamespace {
+            mode: POD,
+            uids: ids.clone(),
+            gids: ids,
+        });
+        let mut fixture = Fixture::with_sandbox(sandbox_with(with_users));
+        assert_eq!(fixture.namespaces.pinned()[0], PodNamespace::User);
+        for privilege in [Privilege::Confined, Privilege::Privileged] {
+            let list = types(&fixture, privilege);
+            assert!(list.contains(&(LinuxNamespaceType::User, "/run/pod/ns/user".to_owned())));
+            assert!(list.contains(&(LinuxNamespaceType::Cgroup, String::new())));
+        }
+        fixture.context().namespace_options = Some(options(POD, NODE, POD));
+        let error = plan_namespaces(&fixture.inputs(), Privilege::Confined).unwrap_err();
+        assert!(error.to_string().contains("pid: NODE"), "{error}");
     }
 }

@@ -43,6 +43,14 @@ pub(super) fn validate(spec: &PodSpec, path: &str, problems: &mut Problems<'_>) 
         &at("shareProcessNamespace"),
         "cannot be true together with hostPID",
     );
+    // Root of a user namespace may not mount what belongs to the machine's.
+    for (field, shared) in [("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)] {
+        problems.add_if(
+            spec.host_users == Some(false) && shared == Some(true),
+            &at(field),
+            "cannot be true where hostUsers is false",
+        );
+    }
     dns(spec, path, problems);
     host_aliases(spec, path, problems);
     if let Some(security) = &spec.security_context {

@@ -137,10 +137,16 @@ fn plan_namespaces(spec: &PodSpec) -> v1::NamespaceOption {
         Some(true) => v1::NamespaceMode::Pod,
         _ => v1::NamespaceMode::Container,
     };
+    // Which ids the pod gets is the engine's choice: it knows what all others have.
+    let own_users = v1::UserNamespace {
+        mode: v1::NamespaceMode::Pod.into(),
+        ..Default::default()
+    };
     v1::NamespaceOption {
         network: mode(spec.host_network, v1::NamespaceMode::Pod).into(),
         pid: mode(spec.host_pid, own_pids).into(),
         ipc: mode(spec.host_ipc, v1::NamespaceMode::Pod).into(),
+        userns_options: (spec.host_users == Some(false)).then_some(own_users),
         ..Default::default()
     }
 }

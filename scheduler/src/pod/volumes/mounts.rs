@@ -84,6 +84,18 @@ pub fn plan_mounts(
     Ok(plans)
 }
 
+/// The mounts as the CRI takes them, for a pod with these ids: a file that belongs
+/// to 7 in the volume belongs to 7 in the pod, whichever id of the machine that is.
+/// A pod without ids of its own sees a volume as the machine does.
+pub fn owned_by(plans: &[MountPlan], users: &v1::UserNamespace) -> Vec<v1::Mount> {
+    let owned = |plan: &MountPlan| v1::Mount {
+        uid_mappings: users.uids.clone(),
+        gid_mappings: users.gids.clone(),
+        ..plan.mount.clone()
+    };
+    plans.iter().map(owned).collect()
+}
+
 /// The pod's hosts file.
 pub fn hosts_file(volumes: &VolumesPlan) -> PathBuf {
     volumes.directory.join(".etc-hosts")

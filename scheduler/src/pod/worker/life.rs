@@ -69,6 +69,8 @@ pub struct Sandbox {
     pub config: v1::PodSandboxConfig,
     /// The pod's addresses in it.
     pub addresses: Vec<IpAddr>,
+    /// The ids of its user namespace, if it has one.
+    pub users: v1::UserNamespace,
 }
 
 /// How it went in one sandbox.
@@ -277,6 +279,10 @@ impl Life {
             .map_err(|status| node_error("tell the sandbox's address", status))?
             .status
             .unwrap_or_default();
+        let users = status
+            .linux
+            .and_then(|linux| linux.namespaces?.options?.userns_options)
+            .unwrap_or_default();
         let network = status.network.unwrap_or_default();
         let more = network.additional_ips.into_iter().map(|more| more.ip);
         let mut addresses: Vec<IpAddr> = std::iter::once(network.ip)
@@ -291,6 +297,7 @@ impl Life {
             id,
             config,
             addresses,
+            users,
         })
     }
 

@@ -117,4 +117,11 @@ fn namespaces_are_the_pods_unless_the_machines_are_asked_for() {
     assert_eq!(modes(&shared), (2, 0, 0));
     let host = spec(json!({"containers": [], "hostPID": true, "hostIPC": true}));
     assert_eq!(modes(&host), (0, 2, 2));
+    let users = |spec: &PodSpec| {
+        let context = plan_sandbox_security(spec, Path::new("/"));
+        context.namespace_options.unwrap().userns_options
+    };
+    assert_eq!(users(&host), None);
+    let own = users(&spec(json!({"containers": [], "hostUsers": false}))).unwrap();
+    assert!(own.mode == 0 && own.uids.is_empty() && own.gids.is_empty());
 }

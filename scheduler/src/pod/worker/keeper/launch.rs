@@ -93,7 +93,7 @@ impl Keeper {
             attempt,
             image_id: image.id.clone(),
             image_user: image.user.clone(),
-            mounts: mounts.iter().map(|plan| plan.mount.clone()).collect(),
+            mounts: mounts::owned_by(&mounts, &self.sandbox.users),
             environment,
         };
         let around = ContainerSurroundings {

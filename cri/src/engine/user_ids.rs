@@ -1,0 +1,223 @@
+//! Ids of the host for pods that want a user namespace and bring none.
+//!
+//! A kubelet chooses by itself. For `berth run` the engine does: each pod gets
+//! 65536 ids, from a multiple of 65536 on, that no other sandbox has, whoever
+//! chose that one's. What is taken is read from the records, under the lock of
+//! names, so that two processes cannot give the same range; a range is free
+//! again when its sandbox is removed.
+//!
+//! The ranges are cut from what `/etc/subuid` and `/etc/subgid` give to the user
+//! `berth` (subuid(5)): the same range in both, as a kubelet wants it for its own
+//! user. Without such a line it is [`DEFAULT`], which lies above the ids of people
+//! and of other container engines.
+
+use std::path::Path;
+
+use berth_runtime::plan::mappings::{IdRange, Mappings};
+
+use super::error::{Error, ErrorKind};
+use super::records::PodRecord;
+use super::spec::user_namespace::{PodUsers, cri_ranges};
+use crate::v1;
+
+/// How many ids a pod gets: all that a uid of 16 bits can name, as in KEP-127.
+const LENGTH: u32 = 65_536;
+/// Ids for 1024 pods where the administrator has not said otherwise.
+const DEFAULT: Pool = Pool {
+    first: 0x4000_0000,
+    count: 1024 * LENGTH,
+};
+/// Whose lines are looked for.
+const OWNER: &str = "berth";
+
+/// The ids that pods may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pool {
+    first: u32,
+    count: u32,
+}
+
+/// Chooses ids that none of `others` has and writes them into the options of a
+/// sandbox that left the choice to the engine.
+///
+/// # Errors
+///
+/// `Invalid` for a wrong file, `Conflict` when all ids are given away.
+pub(super) fn choose(
+    others: &[PodRecord],
+    config: &mut v1::PodSandboxConfig,
+) -> Result<Mappings, Error> {
+    let pool = read_pool(Path::new("/etc/subuid"), Path::new("/etc/subgid"))?;
+    let taken: Vec<IdRange> = others.iter().flat_map(ranges_of).collect();
+    let first = find_free(pool, &taken).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "all {} ranges of {LENGTH} ids from {} on are given to pods; more can be had by a \
+                 line for {OWNER} in /etc/subuid and /etc/subgid",
+                pool.count / LENGTH,
+                pool.first
+            ),
+        )
+    })?;
+    let range = IdRange {
+        inside: 0,
+        outside: first,
+        count: LENGTH,
+    };
+    let stated = config
+        .linux
+        .as_mut()
+        .and_then(|linux| linux.security_context.as_mut())
+        .and_then(|context| context.namespace_options.as_mut())
+        .and_then(|options| options.userns_options.as_mut());
+    if let Some(options) = stated {
+        options.uids = cri_ranges(&[range]);
+        options.gids = cri_ranges(&[range]);
+    }
+    Ok(Mappings {
+        uids: vec![range],
+        gids: vec![range],
+    })
+}
+
+/// The host's ids of a pod. Users and groups are of one range in all that we
+/// choose, but need not be in what others chose.
+fn ranges_of(record: &PodRecord) -> Vec<IdRange> {
+    match PodUsers::plan(&record.config.0) {
+        Ok(PodUsers::Own(mappings)) => mappings.uids.into_iter().chain(mappings.gids).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn find_free(pool: Pool, taken: &[IdRange]) -> Option<u32> {
+    let end = u64::from(pool.first) + u64::from(pool.count);
+    let step = u64::from(LENGTH);
+    let mut first = u64::from(pool.first).next_multiple_of(step);
+    while first + step <= end {
+        let meets = |range: &IdRange| {
+            let outside = u64::from(range.outside);
+            outside < first + step && first < outside + u64::from(range.count)
+        };
+        if !taken.iter().any(meets) {
+            return u32::try_from(first).ok();
+        }
+        first += step;
+    }
+    None
+}
+
+fn read_pool(subuid: &Path, subgid: &Path) -> Result<Pool, Error> {
+    match (read_line(subuid)?, read_line(subgid)?) {
+        (None, None) => Ok(DEFAULT),
+        (Some(uids), Some(gids)) if uids == gids => Ok(uids),
+        (uids, gids) => Err(Error::invalid(format!(
+            "{} and {}: expected the same range for {OWNER} in both, found {} and {}",
+            subuid.display(),
+            subgid.display(),
+            words(uids),
+            words(gids)
+        ))),
+    }
+}
+
+/// `berth:FIRST:COUNT`, once.
+fn read_line(path: &Path) -> Result<Option<Pool>, Error> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let what = format!("read {}", path.display());
+            return Err(Error::caused(ErrorKind::Storage, what, error));
+        }
+    };
+    let own = |line: &&str| line.split(':').next() == Some(OWNER);
+    let lines: Vec<&str> = text.lines().filter(own).collect();
+    match lines.as_slice() {
+        [] => Ok(None),
+        [line] => parse_line(line).map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "{}: {line:?}: expected {OWNER}:FIRST:COUNT with at least {LENGTH} ids from a \
+                 multiple of {LENGTH} on, below 4294967295",
+                path.display()
+            ))
+        }),
+        more => Err(Error::invalid(format!(
+            "{}: expected one line for {OWNER}, found {}",
+            path.display(),
+            more.len()
+        ))),
+    }
+}
+
+fn parse_line(line: &str) -> Option<Pool> {
+    let mut fields = line.split(':').skip(1);
+    let pool = Pool {
+        first: fields.next()?.trim().parse().ok()?,
+        count: fields.next()?.trim().parse().ok()?,
+    };
+    pool.first.checked_add(pool.count)?;
+    (fields.next().is_none() && find_free(pool, &[]).is_some()).then_some(pool)
+}
+
+fn words(pool: Option<Pool>) -> String {
+    match pool {
+        None => "none".to_owned(),
+        Some(pool) => format!("{} ids from {} on", pool.count, pool.first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(outside: u32, count: u32) -> IdRange {
+        IdRange {
+            inside: 0,
+            outside,
+            count,
+        }
+    }
+
+    #[test]
+    fn a_range_is_given_once() {
+        let pool = Pool {
+            first: 65_000,
+            count: 200_000,
+        };
+        assert_eq!(find_free(pool, &[]), Some(65_536));
+        assert_eq!(find_free(pool, &[taken(65_536, LENGTH)]), Some(131_072));
+        // A kubelet's, not on our borders.
+        assert_eq!(find_free(pool, &[taken(131_071, 1)]), Some(131_072));
+        let all = [taken(65_536, LENGTH), taken(150_000, 10)];
+        assert_eq!(find_free(pool, &all), Some(196_608));
+        assert_eq!(find_free(pool, &[taken(0, 300_000)]), None);
+    }
+
+    #[test]
+    fn the_files_agree_or_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (uids, gids) = (folder.path().join("u"), folder.path().join("g"));
+        assert_eq!(read_pool(&uids, &gids).unwrap(), DEFAULT);
+        let write = |path: &Path, text: &str| std::fs::write(path, text).unwrap();
+        write(&uids, "other:1:2\nberth:131072:131072\n");
+        let refusal = read_pool(&uids, &gids).unwrap_err().to_string();
+        assert!(refusal.contains("the same range for berth"), "{refusal}");
+        write(&gids, "berth:131072:131072\n");
+        let pool = read_pool(&uids, &gids).unwrap();
+        assert_eq!((pool.first, pool.count), (131_072, 131_072));
+        for wrong in [
+            "berth:131072:10",
+            "berth:x:65536",
+            "berth:131073:65536",
+            "berth:4294901760:65536",
+        ] {
+            write(&uids, wrong);
+            let refusal = read_pool(&uids, &gids).unwrap_err().to_string();
+            assert!(refusal.contains(wrong), "{refusal}");
+        }
+        write(&uids, "berth:131072:65536\nberth:262144:65536\n");
+        let refusal = read_pool(&uids, &gids).unwrap_err().to_string();
+        assert!(refusal.contains("one line for berth, found 2"), "{refusal}");
+    }
+}
