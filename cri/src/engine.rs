@@ -18,6 +18,7 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use berth_netd::netd::Netd;
+use tracing::Instrument as _;
 
 use self::config::EngineConfig;
 use self::error::{Error, ErrorKind};
@@ -98,6 +99,15 @@ struct Parts {
     // A reload of the server's file may bring others.
     runtimes: RwLock<Runtimes>,
     host: HostFacts,
+}
+
+/// What spans of the engine's steps are made under; nobody listens unless traces
+/// are on.
+pub(crate) const TRACE_TARGET: &str = "berth::trace";
+
+/// A span of one step of an operation.
+fn step(name: &'static str) -> tracing::Span {
+    tracing::debug_span!(target: TRACE_TARGET, "step", otel.name = name)
 }
 
 impl Engine {
@@ -214,7 +224,7 @@ impl Engine {
         F: Future<Output = Result<T, Error>> + Send + 'static,
         W: FnOnce(Engine) -> F,
     {
-        match tokio::spawn(work(self.clone())).await {
+        match tokio::spawn(work(self.clone()).in_current_span()).await {
             Ok(outcome) => outcome,
             Err(error) => Err(Error::caused(
                 ErrorKind::Storage,

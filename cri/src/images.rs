@@ -33,6 +33,7 @@ pub mod digest;
 pub(crate) mod disk;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use oci_spec::image::ImageConfiguration;
@@ -86,6 +87,7 @@ pub struct ImageStore {
     layers_at_once: Option<usize>,
     /// Found out at the first use: why owners cannot be moved, if they cannot.
     maps_ids: Arc<OnceLock<Result<(), String>>>,
+    fetched_bytes: Arc<AtomicU64>,
 }
 
 /// An image that is in the store, whole.
@@ -166,6 +168,22 @@ impl PullProgress for Silent {
     fn layer(&self, _digest: &str, _total_bytes: Option<u64>, _state: LayerState) {}
 }
 
+/// Counts what came, and tells another.
+struct Counted {
+    observer: Arc<dyn PullProgress>,
+    fetched_bytes: Arc<AtomicU64>,
+}
+
+impl PullProgress for Counted {
+    fn layer(&self, digest: &str, total_bytes: Option<u64>, state: LayerState) {
+        // Said once a layer that was sent, whatever becomes of it.
+        if let LayerState::Unpacking { done } = state {
+            self.fetched_bytes.fetch_add(done, Ordering::Relaxed);
+        }
+        self.observer.layer(digest, total_bytes, state);
+    }
+}
+
 /// What a removal gave up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -210,6 +228,7 @@ impl ImageStore {
             registries: Arc::new(RwLock::new(Arc::new(registries))),
             layers_at_once: None,
             maps_ids: Arc::default(),
+            fetched_bytes: Arc::default(),
         })
     }
 
@@ -230,6 +249,11 @@ impl ImageStore {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *known = Arc::new(registries);
+    }
+
+    /// Bytes of layers that registries sent since the store was opened.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
     }
 
     fn registries(&self) -> Arc<RegistriesConfig> {
@@ -270,7 +294,10 @@ impl ImageStore {
         let store = self.store.clone();
         let lease = pull::in_thread(move || store.lease(&chains)).await?;
         let pace = pull::Pace {
-            progress: request.progress.clone(),
+            progress: Arc::new(Counted {
+                observer: request.progress.clone(),
+                fetched_bytes: self.fetched_bytes.clone(),
+            }),
             layers_at_once: self.layers_at_once,
         };
         pull::fetch_layers(&self.store, &repository, &plan, &pace).await?;

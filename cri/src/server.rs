@@ -40,6 +40,8 @@ pub mod socket;
 mod status;
 /// Exec, attach and port-forward, over HTTP connections of their own.
 pub mod streaming;
+/// The server's own numbers and traces.
+pub mod telemetry;
 
 /// The kubelet's own limit of a message, in bytes.
 const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
@@ -53,6 +55,8 @@ pub struct ServerConfig {
     pub streaming: SocketAddr,
     /// How long streaming clients may take.
     pub limits: streaming::Limits,
+    /// Where Prometheus asks, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One server; cheap to clone.
@@ -61,6 +65,7 @@ pub struct CriServer {
     engine: Arc<Engine>,
     handlers: Arc<RwLock<handlers::Handlers>>,
     streams: Arc<streaming::Streams>,
+    telemetry: Arc<telemetry::Telemetry>,
 }
 
 impl CriServer {
@@ -71,9 +76,17 @@ impl CriServer {
     /// `Network` when the address for streams cannot be had.
     pub async fn new(engine: Arc<Engine>, config: &ServerConfig) -> Result<CriServer, Error> {
         let handlers = handlers::Handlers::observe(&engine).await;
-        let streams = streaming::Streams::start(engine.clone(), config.streaming, config.limits);
+        let telemetry = Arc::new(telemetry::Telemetry::default());
+        let endpoint = streaming::endpoint::Endpoint {
+            engine: engine.clone(),
+            limits: config.limits,
+            telemetry: telemetry.clone(),
+            tokens: streaming::tokens::Tokens::default(),
+        };
+        let streams = streaming::Streams::start(endpoint, config.streaming).await?;
         Ok(CriServer {
-            streams: Arc::new(streams.await?),
+            streams: Arc::new(streams),
+            telemetry,
             engine,
             handlers: Arc::new(RwLock::new(handlers)),
         })
@@ -114,7 +127,16 @@ impl CriServer {
         config: &ServerConfig,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Error> {
+        let metrics = match config.metrics {
+            Some(address) => {
+                let endpoint = telemetry::endpoint::Endpoint::start(self.clone(), address).await?;
+                tracing::info!("metrics are on http://{}/metrics", endpoint.address());
+                Some(endpoint)
+            }
+            None => None,
+        };
         let listener = socket::listen(&config.socket).await?;
+        let watch = telemetry::calls::WatchLayer::new(self.telemetry.clone());
         let runtime = RuntimeServiceServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
@@ -122,10 +144,12 @@ impl CriServer {
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
         let outcome = Transport::builder()
+            .layer(watch)
             .add_service(runtime)
             .add_service(images)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener.socket), stop)
             .await;
+        drop(metrics);
         socket::leave(listener.made);
         outcome.map_err(|error| Error::caused(ErrorKind::Storage, "serve the CRI", error))
     }

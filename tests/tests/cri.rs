@@ -36,6 +36,10 @@ mod restart;
 #[path = "cri/user_namespaces.rs"]
 mod user_namespaces;
 
+/// The server's own numbers, and its traces.
+#[path = "cri/telemetry.rs"]
+mod telemetry;
+
 /// Exec, attach and port-forward.
 #[path = "cri/streaming.rs"]
 mod streaming;

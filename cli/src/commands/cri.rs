@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_cri::configuration::Configuration;
 use berth_cri::server::socket::Place;
 use berth_cri::server::streaming::Limits;
+use berth_cri::server::telemetry::traces;
 use berth_cri::server::{CriServer, ServerConfig};
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +39,9 @@ pub struct CriArguments {
     /// than a one-time token; port 0 is any that is free [default: 127.0.0.1:0]
     #[arg(long, env = "BERTH_CRI_STREAMING", value_name = "ADDRESS:PORT")]
     pub streaming: Option<SocketAddr>,
+    /// Where Prometheus asks for the server's own numbers [default: nowhere]
+    #[arg(long, env = "BERTH_CRI_METRICS", value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What else than to serve.
@@ -64,6 +68,9 @@ impl CriArguments {
         if let Some(address) = self.streaming {
             configuration.streaming.address = address;
         }
+        if self.metrics.is_some() {
+            configuration.metrics.address = self.metrics;
+        }
         if let Some(level) = logging::level_of(settings.verbose) {
             configuration.log.level = level.to_owned();
         }
@@ -83,8 +90,7 @@ pub fn run(settings: &Settings, arguments: &CriArguments) -> Result<u8> {
         Some(CriCommand::Config(words)) => configuration::run(words),
         None => {
             let configuration = arguments.configuration(settings)?;
-            let log = logging::start(&configuration.log)?;
-            node::block_on(serve(settings, arguments, configuration, log))
+            node::block_on(serve(settings, arguments, configuration))
         }
     }
 }
@@ -93,8 +99,11 @@ async fn serve(
     settings: &Settings,
     arguments: &CriArguments,
     configuration: Configuration,
-    log: Log,
 ) -> Result<u8> {
+    let (spans, layer) = traces::start(&configuration.traces)
+        .context("send traces")?
+        .unzip();
+    let log = logging::start(&configuration.log, layer)?;
     let attempt = "wait for signals";
     let mut terminate = signal(SignalKind::terminate()).context(attempt)?;
     let mut interrupt = signal(SignalKind::interrupt()).context(attempt)?;
@@ -122,7 +131,11 @@ async fn serve(
             }
         }
     };
-    server.serve(&config, stop).await.context("serve the CRI")?;
+    let outcome = server.serve(&config, stop).await;
+    if let Some(spans) = spans {
+        spans.end().await;
+    }
+    outcome.context("serve the CRI")?;
     Ok(0)
 }
 
@@ -180,6 +193,7 @@ fn server_config(settings: &Settings, configuration: &Configuration) -> Result<S
             idle: configuration.streaming.idle_timeout,
             creation: configuration.streaming.creation_timeout,
         },
+        metrics: configuration.metrics.address,
     })
 }
 

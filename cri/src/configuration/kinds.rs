@@ -22,7 +22,7 @@ pub enum Kind {
     Address,
     /// `ADDRESS:PORT`, or nothing.
     AddressOrNone,
-    /// `http://` or `https://`, or nothing.
+    /// `http://`, or nothing.
     UrlOrNone,
     /// A file's mode in octal digits, as text.
     Mode,
@@ -99,7 +99,7 @@ impl Kind {
             Kind::Program => "the absolute path of a program".to_owned(),
             Kind::Address => "ADDRESS:PORT, such as \"127.0.0.1:0\"".to_owned(),
             Kind::AddressOrNone => "ADDRESS:PORT, such as \"127.0.0.1:9478\", or \"\"".to_owned(),
-            Kind::UrlOrNone => "http://HOST:PORT or https://HOST:PORT, or \"\"".to_owned(),
+            Kind::UrlOrNone => "http://HOST:PORT, or \"\"".to_owned(),
             Kind::Mode => "a mode in octal digits and quotes, such as \"0660\"".to_owned(),
             Kind::Duration => {
                 "a time with its unit, such as \"500ms\", \"30s\" or \"4h\"".to_owned()
@@ -133,9 +133,7 @@ pub(super) fn read_duration(text: &str) -> Option<Duration> {
 }
 
 fn is_url(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
+    let rest = text.strip_prefix("http://");
     rest.is_some_and(|rest| !rest.is_empty() && rest.parse::<http::uri::Authority>().is_ok())
 }
 

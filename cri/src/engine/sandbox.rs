@@ -14,6 +14,7 @@ use berth_netd::request::{AttachRequest, HostPort, PodNetwork, Protocol};
 use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{MonitorConfig, PodNamespace, Request};
 use berth_runtime::plan::mappings::Mappings;
+use tracing::Instrument as _;
 
 use super::Engine;
 use super::error::{Error, ErrorKind, Failures};
@@ -24,6 +25,7 @@ use super::records::lock::LockedPod;
 use super::records::{Encoded, PodPhase, PodRecord, Records, files as record_files, no_such_pod};
 use super::spec::namespaces::PodNamespaces;
 use super::spec::user_namespace::PodUsers;
+use super::step;
 use super::{files, mount_table, user_ids};
 use crate::v1;
 
@@ -200,7 +202,9 @@ impl Engine {
         // Were this process killed now, the starter would still bring a monitor
         // up: it holds the lock meanwhile, so that no recovery comes between.
         let lock = locked.share()?;
-        monitor_link::start(&self.config().oci_runtime, &pod_dir, &plan.monitor, lock).await?;
+        monitor_link::start(&self.config().oci_runtime, &pod_dir, &plan.monitor, lock)
+            .instrument(step("start the monitor"))
+            .await?;
         if let Some(netns) = plan.namespaces.path(PodNamespace::Net) {
             let request = AttachRequest {
                 pod_id: id.clone(),
@@ -209,7 +213,11 @@ impl Engine {
                 host_ports: plan.host_ports.clone(),
                 addresses: Vec::new(),
             };
-            let network = self.netd().attach(&request).await.map_err(network_error)?;
+            let attached = self.netd();
+            let attached = attached
+                .attach(&request)
+                .instrument(step("attach the network"));
+            let network = attached.await.map_err(network_error)?;
             for note in &network.notes {
                 tracing::warn!(pod = %id, "{note}");
             }

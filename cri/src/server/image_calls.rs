@@ -1,5 +1,7 @@
 //! The image service's calls: the engine's, and the list in pages.
 
+use std::time::Instant;
+
 use tonic::{Request, async_trait};
 
 use super::CriServer;
@@ -41,7 +43,10 @@ impl ImageService for CriServer {
         &self,
         request: Request<v1::PullImageRequest>,
     ) -> Answer<v1::PullImageResponse> {
-        answer(self.engine.pull_image(request.into_inner()).await)
+        let began = Instant::now();
+        let outcome = self.engine.pull_image(request.into_inner()).await;
+        self.telemetry.pulled(began.elapsed(), outcome.is_ok());
+        answer(outcome)
     }
 
     async fn remove_image(

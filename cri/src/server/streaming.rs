@@ -26,8 +26,6 @@ use tokio::task::AbortHandle;
 use self::command::{Command, Wanted, What};
 use self::endpoint::Endpoint;
 use self::forward::ForwardTarget;
-use self::tokens::Tokens;
-use crate::engine::Engine;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::exec::ExecRequest;
 use crate::engine::spec::namespaces::PodNamespaces;
@@ -38,7 +36,7 @@ pub mod channel;
 /// Exec and attach, whatever the streams came over.
 pub mod command;
 /// The HTTP server.
-mod endpoint;
+pub(super) mod endpoint;
 /// Port-forward: a connection to a port of a pod.
 pub mod forward;
 /// How long a connection has been silent.
@@ -50,7 +48,7 @@ pub mod spdy;
 /// How a program ended, in the words of the client's protocol.
 pub mod status;
 /// One-time tokens.
-mod tokens;
+pub(super) mod tokens;
 /// WebSocket.
 pub mod websocket;
 
@@ -96,11 +94,7 @@ impl Streams {
     /// # Errors
     ///
     /// `Network` when the address cannot be had.
-    pub async fn start(
-        engine: Arc<Engine>,
-        address: SocketAddr,
-        limits: Limits,
-    ) -> Result<Self, Error> {
+    pub(super) async fn start(endpoint: Endpoint, address: SocketAddr) -> Result<Self, Error> {
         let failed = |error| {
             Error::caused(
                 ErrorKind::Network,
@@ -110,11 +104,7 @@ impl Streams {
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let endpoint = Arc::new(Endpoint {
-            engine,
-            limits,
-            tokens: Tokens::default(),
-        });
+        let endpoint = Arc::new(endpoint);
         let listening = tokio::spawn(endpoint::listen(endpoint.clone(), listener));
         Ok(Self {
             endpoint,

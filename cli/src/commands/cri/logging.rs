@@ -1,6 +1,7 @@
 //! What the server says, and how much of it. The level can change while it runs.
 
 use berth_cri::configuration::{self, LogFormat, keys::LEVELS};
+use berth_cri::server::telemetry::traces::SpanLayer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -23,13 +24,14 @@ pub fn level_of(verbose: u8) -> Option<&'static str> {
     }
 }
 
-/// Says things on standard error from now on. `BERTH_LOG` chooses finer, until
+/// Says things on standard error from now on, and gives spans to who sends them.
+/// `BERTH_LOG` chooses finer, until
 /// the level is changed.
 ///
 /// # Errors
 ///
 /// Somebody else in this process listens already.
-pub fn start(log: &configuration::Log) -> Result<Log> {
+pub fn start(log: &configuration::Log, spans: Option<SpanLayer>) -> Result<Log> {
     let chosen = match EnvFilter::try_from_env("BERTH_LOG") {
         Ok(filter) => filter,
         Err(_) => filter(&log.level)?,
@@ -41,7 +43,7 @@ pub fn start(log: &configuration::Log) -> Result<Log> {
         LogFormat::Json => lines.json().with_filter(filter).boxed(),
     };
     tracing_subscriber::registry()
-        .with(vec![lines])
+        .with(spans.into_iter().chain([lines]).collect::<Vec<_>>())
         .try_init()
         .context("begin the log")?;
     Ok(Log { filter: handle })

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{CreateContainer, PodNamespace, Request};
 use oci_spec::runtime::Spec;
+use tracing::Instrument as _;
 
 use super::{image_error, image_volumes};
 use crate::engine::error::{Error, ErrorKind};
@@ -27,7 +28,7 @@ use crate::engine::spec::user::ResolvedUser;
 use crate::engine::spec::{
     SpecInputs, clean_absolute, devices, plan_spec, process, security, security_context, user,
 };
-use crate::engine::{Engine, cgroups};
+use crate::engine::{Engine, cgroups, step};
 use crate::images::Image;
 use crate::images::id_map::IdMap;
 use crate::v1;
@@ -199,7 +200,10 @@ impl Engine {
         let rootfs = self.paths().rootfs(&record.pod_id, &record.id);
         let target_pid = self.target_pid(record).await?;
         let ids = self.id_map(&plan.pod)?;
-        let ids = self.mount_image(plan, &rootfs, ids).await?;
+        let ids = self
+            .mount_image(plan, &rootfs, ids)
+            .instrument(step("mount the image"))
+            .await?;
         let (run_as, spec) = {
             let engine = self.clone();
             let (pod, image) = (plan.pod.clone(), plan.image.clone());
@@ -224,6 +228,7 @@ impl Engine {
                     target_pid,
                 })
             })
+            .instrument(step("plan the container"))
             .await?
         };
         record.run_as = run_as;
@@ -241,7 +246,9 @@ impl Engine {
             stdin_once: config.stdin_once,
         };
         let pod_dir = self.paths().pod(&record.pod_id);
-        monitor_link::call(&pod_dir, Request::Create(create)).await?;
+        monitor_link::call(&pod_dir, Request::Create(create))
+            .instrument(step("create by the runtime"))
+            .await?;
         Ok(())
     }
 

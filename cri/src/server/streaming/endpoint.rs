@@ -21,6 +21,7 @@ use super::tokens::Tokens;
 use super::websocket::command::Form;
 use super::{Asked, Limits, command::Command, command::What, spdy, websocket};
 use crate::engine::Engine;
+use crate::server::telemetry::{self, Telemetry};
 
 /// The largest head of a request.
 const HEAD_LIMIT_BYTES: usize = 64 << 10;
@@ -36,6 +37,8 @@ pub struct Endpoint {
     pub engine: Arc<Engine>,
     /// How long clients may take.
     pub limits: Limits,
+    /// Where they are counted.
+    pub telemetry: Arc<Telemetry>,
     /// What was asked for and waits for its client.
     pub tokens: Tokens<Asked>,
 }
@@ -117,6 +120,7 @@ async fn carry_on(
             return;
         }
     };
+    let _counted = endpoint.telemetry.stream(asked.purpose());
     let engine = &endpoint.engine;
     match (asked, upgrade) {
         (Asked::Command(command), Upgrade::Spdy { speech, .. }) => {
@@ -153,6 +157,17 @@ async fn carry_on(
 }
 
 impl Asked {
+    fn purpose(&self) -> telemetry::Purpose {
+        match self {
+            Asked::Command(Command {
+                what: What::Exec(_),
+                ..
+            }) => telemetry::Purpose::Exec,
+            Asked::Command(_) => telemetry::Purpose::Attach,
+            Asked::Forward(_) => telemetry::Purpose::Forward,
+        }
+    }
+
     /// The first part of the URL's path.
     pub fn call(&self) -> &'static str {
         match self {
