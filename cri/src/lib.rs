@@ -8,6 +8,11 @@
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
+/// The messages and services of `proto/admin.proto`, as the compiler wrote them.
+#[allow(missing_docs, clippy::all)]
+pub mod admin_v1 {
+    tonic::include_proto!("berth.admin.v1");
+}
 /// The server's file: checked, and merged with the defaults.
 pub mod configuration;
 /// The engine: sandboxes and containers of one machine.

@@ -16,12 +16,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server as Transport;
 
+use crate::admin_v1::admin_server::AdminServer;
 use crate::configuration::Configuration;
 use crate::engine::Engine;
 use crate::engine::error::{Error, ErrorKind};
+use crate::engine::monitor_link::blocking;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
 
+/// What an operator may ask of a server that runs.
+pub mod admin;
 /// What pods do, as a stream of the CRI's events.
 mod container_events;
 /// What each configured OCI runtime can do.
@@ -30,6 +34,8 @@ mod handlers;
 mod image_calls;
 /// The metrics that a kubelet passes on to Prometheus.
 mod metrics;
+/// Telling the service manager how things are.
+pub mod notify;
 /// Long lists, a piece at a time.
 mod pages;
 /// The runtime service's calls.
@@ -57,6 +63,14 @@ pub struct ServerConfig {
     pub limits: streaming::Limits,
     /// Where Prometheus asks, if anywhere.
     pub metrics: Option<SocketAddr>,
+}
+
+/// What the program around a server brings along.
+pub struct Program {
+    /// Called once calls are answered.
+    pub ready: Box<dyn FnOnce() + Send>,
+    /// The choice of what its log says.
+    pub log: Arc<dyn admin::LogLevel>,
 }
 
 /// One server; cheap to clone.
@@ -111,6 +125,13 @@ impl CriServer {
         Ok(())
     }
 
+    /// Whether the server still gets anything done: for a watchdog.
+    pub async fn is_alive(&self) -> bool {
+        let records = self.engine.records().clone();
+        // A disk that hangs keeps the thread, and the watchdog unanswered.
+        blocking(move || records.pod_ids()).await.is_ok()
+    }
+
     fn handler_list(&self) -> Vec<crate::v1::RuntimeHandler> {
         let handlers = self.handlers.read();
         handlers.unwrap_or_else(PoisonError::into_inner).list()
@@ -125,6 +146,7 @@ impl CriServer {
     pub async fn serve(
         self,
         config: &ServerConfig,
+        program: Program,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let metrics = match config.metrics {
@@ -143,8 +165,12 @@ impl CriServer {
         let images = ImageServiceServer::new(self)
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
+        let operator = AdminServer::new(admin::AdminService { log: program.log });
+        // The socket listens: a call that comes now waits in its queue.
+        (program.ready)();
         let outcome = Transport::builder()
             .layer(watch)
+            .add_service(operator)
             .add_service(runtime)
             .add_service(images)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener.socket), stop)

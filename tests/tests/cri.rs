@@ -36,6 +36,10 @@ mod restart;
 #[path = "cri/user_namespaces.rs"]
 mod user_namespaces;
 
+/// The server under a service manager.
+#[path = "cri/service.rs"]
+mod service;
+
 /// The server's own numbers, and its traces.
 #[path = "cri/telemetry.rs"]
 mod telemetry;

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_cri::configuration::Configuration;
+use berth_cri::server::admin::LogLevel as _;
+use berth_cri::server::notify::ServiceManager;
 use berth_cri::server::socket::Place;
 use berth_cri::server::streaming::Limits;
 use berth_cri::server::telemetry::traces;
-use berth_cri::server::{CriServer, ServerConfig};
+use berth_cri::server::{CriServer, Program, ServerConfig};
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,6 +21,8 @@ use crate::settings::Settings;
 
 /// `berth cri config`: the file's keys, and whether a file is sound.
 pub mod configuration;
+/// `berth cri log-level`: how much a server that runs says.
+pub mod log_level;
 /// What the server says, and how much of it.
 mod logging;
 
@@ -49,6 +54,8 @@ pub struct CriArguments {
 pub enum CriCommand {
     /// The server's file: every key with its default, or a check of one
     Config(configuration::ConfigArguments),
+    /// Have a server that runs say more or less
+    LogLevel(log_level::LogLevelArguments),
 }
 
 impl CriArguments {
@@ -88,6 +95,7 @@ impl CriArguments {
 pub fn run(settings: &Settings, arguments: &CriArguments) -> Result<u8> {
     match &arguments.command {
         Some(CriCommand::Config(words)) => configuration::run(words),
+        Some(CriCommand::LogLevel(words)) => node::block_on(log_level::run(settings, words)),
         None => {
             let configuration = arguments.configuration(settings)?;
             node::block_on(serve(settings, arguments, configuration))
@@ -118,25 +126,53 @@ async fn serve(
     let server = CriServer::new(engine, &config)
         .await
         .context("serve streams")?;
+    let manager = Arc::new(ServiceManager::observe());
     let reloading = server.clone();
+    let watching = watch(manager.clone(), server.clone());
     let stop = async {
         let mut current = configuration;
         loop {
             tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
+                    manager.reloading();
                     current = reload(settings, arguments, &reloading, &log, current).await;
+                    manager.ready();
                 }
             }
         }
+        manager.stopping();
     };
-    let outcome = server.serve(&config, stop).await;
+    let program = Program {
+        ready: {
+            let manager = manager.clone();
+            Box::new(move || manager.ready())
+        },
+        log: Arc::new(log.clone()),
+    };
+    let outcome = server.serve(&config, program, stop).await;
+    watching.abort();
     if let Some(spans) = spans {
         spans.end().await;
     }
     outcome.context("serve the CRI")?;
     Ok(0)
+}
+
+/// Tells the service manager that the server works, as often as it wants to hear.
+fn watch(manager: Arc<ServiceManager>, server: CriServer) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let Some(pause) = manager.watchdog() else {
+            return;
+        };
+        loop {
+            if server.is_alive().await {
+                manager.alive();
+            }
+            tokio::time::sleep(pause).await;
+        }
+    })
 }
 
 /// Takes over what can be taken over now; the configuration in force.
@@ -152,7 +188,8 @@ async fn reload(
         server.reload(&new).await.context("reload")?;
         // What an operator set by hand stays until the file says something new.
         if new.log.level != old.log.level {
-            log.set_level(&new.log.level)?;
+            log.set_level(&new.log.level)
+                .context("change the log's level")?;
         }
         Ok::<_, Error>(new)
     };

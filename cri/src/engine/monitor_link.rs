@@ -47,6 +47,10 @@ pub async fn start(
     let mut child = Command::new(program)
         .arg("monitor")
         .arg(pod_dir)
+        // What systemd said to us is not for who outlives us.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("LISTEN_FDS")
         .stdin(lock)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -25,6 +25,9 @@ impl Engine {
     pub(super) fn runtime_command(&self, pod: &PodRecord) -> Command {
         let mut command = Command::new(self.runtime_of(pod));
         command
+            // Berth is the service, not its containers' programs.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("LISTEN_FDS")
             .args(&pod.oci_arguments)
             .arg("--root")
             .arg(self.paths().oci_root(pod.state_of()));

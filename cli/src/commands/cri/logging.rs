@@ -1,6 +1,10 @@
 //! What the server says, and how much of it. The level can change while it runs.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use berth_cri::configuration::{self, LogFormat, keys::LEVELS};
+use berth_cri::engine::error::Error as EngineError;
+use berth_cri::server::admin::LogLevel;
 use berth_cri::server::telemetry::traces::SpanLayer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -12,6 +16,7 @@ use crate::error::{Context, Error, Result};
 #[derive(Debug, Clone)]
 pub struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
+    level: Arc<Mutex<String>>,
 }
 
 /// What `-v` means; nothing without it.
@@ -46,19 +51,31 @@ pub fn start(log: &configuration::Log, spans: Option<SpanLayer>) -> Result<Log> 
         .with(spans.into_iter().chain([lines]).collect::<Vec<_>>())
         .try_init()
         .context("begin the log")?;
-    Ok(Log { filter: handle })
+    Ok(Log {
+        filter: handle,
+        level: Arc::new(Mutex::new(log.level.clone())),
+    })
+}
+
+impl LogLevel for Log {
+    fn level(&self) -> String {
+        self.held().clone()
+    }
+
+    fn set_level(&self, level: &str) -> std::result::Result<String, EngineError> {
+        let refused = |error: Error| EngineError::invalid(error.chain());
+        let mut held = self.held();
+        self.filter
+            .reload(filter(level).map_err(refused)?)
+            .map_err(|error| EngineError::invalid(error.to_string()))?;
+        Ok(std::mem::replace(&mut *held, level.to_owned()))
+    }
 }
 
 impl Log {
-    /// Says more or less from now on.
-    ///
-    /// # Errors
-    ///
-    /// The word is no level.
-    pub fn set_level(&self, level: &str) -> Result<()> {
-        self.filter
-            .reload(filter(level)?)
-            .context("change the log's level")
+    fn held(&self) -> MutexGuard<'_, String> {
+        // Whoever panicked has left a whole word behind.
+        self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
