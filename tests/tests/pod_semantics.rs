@@ -29,6 +29,8 @@ mod pod_semantics {
     mod sharing;
     /// How a pod ends.
     mod stopping;
+    /// Ids of the pod's own.
+    mod users;
     /// Volumes of every kind.
     mod volumes;
 }

@@ -19,7 +19,7 @@ fn both() -> Result<String> {
     ))
 }
 
-fn program(name: &str) -> Result<String> {
+pub fn program(name: &str) -> Result<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .map(|folder| folder.join(name))

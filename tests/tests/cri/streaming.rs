@@ -45,8 +45,12 @@ struct World {
 
 impl World {
     async fn new() -> Result<World> {
+        World::of(POD).await
+    }
+
+    async fn of(manifest: &str) -> Result<World> {
         let machine = Machine::new()?;
-        machine.write("pod.yaml", POD)?;
+        machine.write("pod.yaml", manifest)?;
         let mut pod = machine.start(&["run", "pod.yaml"])?;
         pod.wait_for("pod p is ready", LIMIT)?;
         let log = std::fs::File::create(machine.host().directory().join("cri.log"))?;
@@ -229,6 +233,54 @@ async fn many_programs_at_once_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_carried_to_the_pod_s_loopback() {
     let mut world = World::new().await.unwrap();
+    forward_ports(&mut world).await;
+    world.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_ids_of_its_own_is_reached_as_any_other() {
+    let own = POD.replace(
+        "spec:\n",
+        "spec:\n  hostUsers: false\n  terminationGracePeriodSeconds: 1\n",
+    );
+    let mut world = World::of(&own).await.unwrap();
+    forward_ports(&mut world).await;
+    let request = v1::ExecRequest {
+        container_id: world.container.clone(),
+        cmd: ["sh", "-c", "stat -c '%u:%g' $(tty); id -u"]
+            .map(str::to_owned)
+            .to_vec(),
+        tty: true,
+        stdout: true,
+        ..v1::ExecRequest::default()
+    };
+    let url = world.rpc.exec(request).await.unwrap().into_inner().url;
+    let host = world.machine.host();
+    let mut client = Client::spdy(host, &url, V4).await.unwrap();
+    client.open(&[("streamtype", "error")]).await.unwrap();
+    let stdout = client.open(&[("streamtype", "stdout")]).await.unwrap();
+    client.open(&[("streamtype", "resize")]).await.unwrap();
+    let heard = client.hear().await.unwrap();
+    assert_eq!(heard.text(stdout), "0:5\r\n0\r\n", "{heard:?}");
+    drop(client);
+    let request = v1::AttachRequest {
+        container_id: world.container.clone(),
+        stdin: true,
+        stdout: true,
+        ..v1::AttachRequest::default()
+    };
+    let url = world.rpc.attach(request).await.unwrap().into_inner().url;
+    let mut client = Client::spdy(host, &url, V4).await.unwrap();
+    client.open(&[("streamtype", "error")]).await.unwrap();
+    let stdin = client.open(&[("streamtype", "stdin")]).await.unwrap();
+    let stdout = client.open(&[("streamtype", "stdout")]).await.unwrap();
+    client.data(stdin, b"to its input\n", true).await.unwrap();
+    client.hear_line(stdout, "to its input\n").await.unwrap();
+    drop(client);
+    world.end().unwrap();
+}
+
+async fn forward_ports(world: &mut World) {
     let request = v1::PortForwardRequest {
         pod_sandbox_id: world.sandbox.clone(),
         port: Vec::new(),
@@ -257,8 +309,6 @@ async fn connections_are_carried_to_the_pod_s_loopback() {
             assert_eq!(heard.text(data), "hello");
         }
     }
-    drop(client);
-    world.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
 use tonic::Code;
 
-use crate::world::{World, refused, run};
+use crate::world::{World, refused, run, run_configured};
 
 const POD: i32 = v1::NamespaceMode::Pod as i32;
 const NODE: i32 = v1::NamespaceMode::Node as i32;
@@ -458,6 +458,34 @@ fn a_privileged_container_is_root_of_its_pod_alone() -> Result<()> {
             "{seen}"
         );
         world.remove_sandbox(&pod).await?;
+        Ok(world)
+    })
+}
+
+/// runc joins what the monitor made; its own release may not know owners of mounts.
+#[test]
+fn another_runtime_joins_the_pods_namespaces() -> Result<()> {
+    let runc = crate::handlers::program("runc")?;
+    let text = format!("[handlers.runc]\npath = \"{runc}\"\n");
+    run_configured(&text, async |mut world| {
+        world.pull().await?;
+        for pid in [POD, v1::NamespaceMode::Container as i32] {
+            let mut config = sandbox(&world, &format!("runc-{pid}"), FIRST);
+            options(&mut config).pid = pid;
+            let pod = world.run_handled(config, "runc").await?;
+            let id = world.run_container(&pod, "main", "exec sleep 1000").await?;
+            let seen = shell(
+                &mut world,
+                &id,
+                "stat -c '%u' / /bin/busybox /dev/shm; touch /mine; cat /proc/self/uid_map",
+            )
+            .await?;
+            ensure!(
+                seen.starts_with("0\n0\n0\n") && seen.contains("655360"),
+                "{seen}"
+            );
+            world.remove_sandbox(&pod).await?;
+        }
         Ok(world)
     })
 }

@@ -109,6 +109,25 @@ impl Client {
         hear(&mut self.stream, Some(wanted)).await
     }
 
+    /// Reads until a stream, which may go on, has said a line.
+    pub async fn hear_line(&mut self, wanted: u32, line: &str) -> Result<()> {
+        let mut heard = Vec::new();
+        while !heard.ends_with(line.as_bytes()) {
+            let next = tokio::time::timeout(Duration::from_secs(60), self.stream.next());
+            match next
+                .await
+                .with_context(|| format!("never {line:?}: {heard:?}"))?
+            {
+                Some(Ok(Frame::Data { stream, bytes, .. })) if stream == wanted => {
+                    heard.extend(bytes);
+                }
+                Some(Ok(_)) => {}
+                other => bail!("the connection ended early: {other:?}"),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads until the server has ended the connection.
     pub async fn hear(&mut self) -> Result<Heard> {
         hear(&mut self.stream, None).await
