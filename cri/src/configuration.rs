@@ -56,6 +56,8 @@ pub struct Configuration {
     pub image: Image,
     /// `[network]`
     pub network: Network,
+    /// `[cni]`
+    pub cni: Cni,
     /// `[defaults]`
     pub defaults: Defaults,
     /// `[metrics]`
@@ -160,6 +162,20 @@ pub struct Network {
     pub mtu: u32,
     /// Whether what leaves takes the machine's address.
     pub masquerade: bool,
+}
+
+/// Plugins that make the pods' network.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cni {
+    /// Where networks are configured; none is berth's own network.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub conf_dir: Option<PathBuf>,
+    /// Where the programs are.
+    pub bin_dirs: Vec<PathBuf>,
+    /// How long one run of a program may take.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
 }
 
 /// What a container gets that states nothing.

@@ -17,6 +17,7 @@
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use berth_netd::cni::Cni;
 use berth_netd::netd::Netd;
 use tracing::Instrument as _;
 
@@ -51,6 +52,8 @@ pub mod id;
 pub(crate) mod monitor_link;
 /// The mounts below a directory, found in the kernel's own list.
 pub(crate) mod mount_table;
+/// The network of a sandbox, made by netd or by plugins of CNI.
+pub(crate) mod network;
 /// Calls of an OCI runtime that the engine makes itself.
 pub(crate) mod oci_call;
 /// Where a pod's and a container's files are.
@@ -98,6 +101,7 @@ struct Parts {
     netd: RwLock<Netd>,
     // A reload of the server's file may bring others.
     runtimes: RwLock<Runtimes>,
+    cni: Cni,
     host: HostFacts,
 }
 
@@ -143,6 +147,9 @@ impl Engine {
         pod_cidr::apply_kept(&config.data_dir, &mut network)?;
         let netd = Netd::open(&config.data_dir.join("net"), network)
             .map_err(|error| Error::caused(ErrorKind::Network, "open the network", error))?;
+        let cni_dir = config.data_dir.join("net/cni");
+        let cni = Cni::open(&cni_dir, config.cni.clone())
+            .map_err(|error| Error::caused(ErrorKind::Network, "open the network", error))?;
         let host = spec::host::observe_host()?;
         let runtimes = RwLock::new(config.runtimes.clone());
         Ok(Self {
@@ -153,6 +160,7 @@ impl Engine {
                 records,
                 images,
                 netd: RwLock::new(netd),
+                cni,
                 host,
             }),
         })
@@ -168,6 +176,11 @@ impl Engine {
         let netd = self.parts.netd.read();
         // Whoever panicked has left a whole value behind: it is set in one step.
         netd.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The networks of plugins.
+    pub fn cni(&self) -> &Cni {
+        &self.parts.cni
     }
 
     fn replace_netd(&self, netd: Netd) {

@@ -98,6 +98,9 @@ impl CriServer {
             tokens: streaming::tokens::Tokens::default(),
         };
         let streams = streaming::Streams::start(endpoint, config.streaming).await?;
+        // Plugins take their time, and pods need not wait for it.
+        let collecting = engine.clone();
+        tokio::spawn(async move { collecting.collect_network_garbage().await });
         Ok(CriServer {
             streams: Arc::new(streams),
             telemetry,

@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The kernel refused a step.
     Kernel,
+    /// A plugin of CNI is missing, refused, or did not answer as one.
+    Plugin,
     /// The record on disk could not be read or written.
     Storage,
 }

@@ -17,9 +17,13 @@
 //!  └───────────────────────────────────────┘          └───────┘
 //! ```
 //!
+//! That is the network of our own. Where a directory of CNI configurations is
+//! named, plugins of others make it instead (`cni`); they are the only programs
+//! that this crate starts.
+//!
 //! Everything follows one shape: what is wanted and what was observed go into
 //! pure functions that return a plan, and a thin layer applies the plan by
-//! netlink. No program (`ip`, `nft`, `iptables`) is ever started.
+//! netlink: no `ip`, no `nft`, no `iptables`.
 //!
 //! Try it: `Netd::plan` and `Netd::rules` print what an attach would do.
 
@@ -29,6 +33,8 @@
 pub mod addresses;
 /// What attaching a pod will do, worked out before anything is touched.
 pub mod attach;
+/// Networks that plugins make: the Container Network Interface.
+pub mod cni;
 /// What went wrong, and the kind that callers branch on.
 pub mod error;
 /// Forgets flows of datagrams that a change of host ports has overtaken.

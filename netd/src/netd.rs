@@ -365,7 +365,7 @@ fn ipv6_here() -> Ipv6 {
 }
 
 /// A pod that shares the host's namespace has the host's network already.
-fn check_not_our_own(netns: &File, path: &Path) -> Result<(), Error> {
+pub(crate) fn check_not_our_own(netns: &File, path: &Path) -> Result<(), Error> {
     let read = || Ok((netns.metadata()?, fs::metadata("/proc/thread-self/ns/net")?));
     let (theirs, ours) = read().map_err(|error: std::io::Error| {
         Error::caused(

@@ -24,6 +24,10 @@ mod configuration;
 #[path = "cri/handlers.rs"]
 mod handlers;
 
+/// Networks that plugins of CNI make.
+#[path = "cri/cni.rs"]
+mod cni;
+
 /// The suites of cri-tools.
 #[path = "cri/critest.rs"]
 mod critest;

@@ -47,6 +47,17 @@ pub struct CriArguments {
     /// Where Prometheus asks for the server's own numbers [default: nowhere]
     #[arg(long, env = "BERTH_CRI_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Where CNI configurations are: with it, plugins make the pods' networks
+    #[arg(long, env = "BERTH_CRI_CNI_CONF_DIR", value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where CNI plugins are, several with ',' between [default: /opt/cni/bin]
+    #[arg(
+        long,
+        env = "BERTH_CRI_CNI_BIN_DIR",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
+    pub cni_bin_dir: Vec<PathBuf>,
 }
 
 /// What else than to serve.
@@ -77,6 +88,15 @@ impl CriArguments {
         }
         if self.metrics.is_some() {
             configuration.metrics.address = self.metrics;
+        }
+        let absolute = |path: &PathBuf| std::path::absolute(path);
+        let attempt = "find the directories of CNI";
+        if let Some(path) = &self.cni_conf_dir {
+            configuration.cni.conf_dir = Some(absolute(path).context(attempt)?);
+        }
+        if !self.cni_bin_dir.is_empty() {
+            let paths: std::io::Result<_> = self.cni_bin_dir.iter().map(absolute).collect();
+            configuration.cni.bin_dirs = paths.context(attempt)?;
         }
         if let Some(level) = logging::level_of(settings.verbose) {
             configuration.log.level = level.to_owned();

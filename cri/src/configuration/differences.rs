@@ -53,6 +53,7 @@ impl Configuration {
                 self.image.layers_at_once != new.image.layers_at_once,
             ),
             ("network", self.network != new.network),
+            ("cni", self.cni != new.cni),
             ("defaults", self.defaults != new.defaults),
             ("metrics", self.metrics != new.metrics),
             ("traces", self.traces != new.traces),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use berth_netd::cni::CniSettings;
 use berth_netd::network::{Masquerade, NetworkConfig};
 
 use super::{CgroupDriver, Configuration, Handler};
@@ -24,6 +25,7 @@ impl Configuration {
     /// capability or a profile that cannot be had.
     pub fn apply(&self, config: &mut EngineConfig) -> Result<(), Error> {
         config.network = self.network_config();
+        config.cni = self.cni_settings();
         config.registries = self.registries()?;
         config.layers_at_once =
             (self.image.layers_at_once != 0).then_some(self.image.layers_at_once);
@@ -45,6 +47,9 @@ impl Configuration {
         self.network_config()
             .validate()
             .map_err(|error| Error::caused(ErrorKind::Invalid, "network", error))?;
+        self.cni_settings()
+            .validate()
+            .map_err(|error| Error::caused(ErrorKind::Invalid, "cni", error))?;
         for (name, handler) in &self.handlers {
             if !std::fs::metadata(&handler.path).is_ok_and(|file| file.is_file()) {
                 return Err(Error::invalid(format!(
@@ -75,6 +80,15 @@ impl Configuration {
                 false => Masquerade::Never,
             },
             ..NetworkConfig::default()
+        }
+    }
+
+    /// The plugins that make the pods' network.
+    pub fn cni_settings(&self) -> CniSettings {
+        CniSettings {
+            conf_dir: self.cni.conf_dir.clone(),
+            bin_dirs: self.cni.bin_dirs.clone(),
+            timeout: self.cni.timeout,
         }
     }
 

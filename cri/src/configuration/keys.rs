@@ -211,6 +211,30 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "cni",
+        about: "Plugins of CNI that make the pods' network instead (docs/network.md).",
+        keys: &[
+            key(
+                "conf_dir",
+                Kind::PathOrNone,
+                "\"\"",
+                "such as /etc/cni/net.d, which is watched; \"\" is berth's own network",
+            ),
+            key(
+                "bin_dirs",
+                Kind::Paths,
+                "[\"/opt/cni/bin\"]",
+                "where the programs are, looked through in this order",
+            ),
+            key(
+                "timeout",
+                Kind::Duration,
+                "\"1m\"",
+                "how long one run of a program may take",
+            ),
+        ],
+    },
+    Section {
         name: "defaults",
         about: "What a container gets that states nothing.",
         keys: &[

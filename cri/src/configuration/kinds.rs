@@ -41,6 +41,8 @@ pub enum Kind {
     Switch,
     /// Texts.
     Words,
+    /// Absolute paths.
+    Paths,
     /// Ranges of addresses.
     Subnets,
     /// Names of capabilities(7).
@@ -87,6 +89,7 @@ impl Kind {
             Kind::Choice(words) => text.is_some_and(|text| words.contains(&text)),
             Kind::Switch => value.is_bool(),
             Kind::Words => texts(|_| true),
+            Kind::Paths => texts(|text| Path::new(text).is_absolute()),
             Kind::Subnets => texts(|text| text.parse::<IpNet>().is_ok()),
             Kind::Capabilities => texts(|text| capabilities::read_name(text).is_some()),
         }
@@ -109,6 +112,7 @@ impl Kind {
             Kind::Choice(words) => format!("one of \"{}\"", words.join("\", \"")),
             Kind::Switch => "true or false".to_owned(),
             Kind::Words => "a list of texts".to_owned(),
+            Kind::Paths => "a list of absolute paths".to_owned(),
             Kind::Subnets => {
                 "a list of ranges, such as [\"10.88.64.0/20\", \"fdbe:2788:64::/64\"]".to_owned()
             }

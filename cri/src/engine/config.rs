@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_netd::cni::CniSettings;
 use berth_netd::network::NetworkConfig;
 
 use super::cgroups::Driver;
@@ -29,6 +30,8 @@ pub struct EngineConfig {
     pub oci_runtime: PathBuf,
     /// The network of the pods.
     pub network: NetworkConfig,
+    /// Plugins that make the pods' network instead, where a directory is named.
+    pub cni: CniSettings,
     /// Where images come from.
     pub registries: RegistriesConfig,
     /// The group that holds the pods' groups, below each hierarchy's root.
@@ -63,6 +66,7 @@ impl EngineConfig {
             data_dir,
             oci_runtime: find_oci_runtime()?,
             network: NetworkConfig::default(),
+            cni: CniSettings::default(),
             registries,
             cgroup_parent: "/berth".to_owned(),
             runtimes: Runtimes::default(),
@@ -107,7 +111,10 @@ impl EngineConfig {
         }
         self.network
             .validate()
-            .map_err(|error| Error::caused(ErrorKind::Invalid, "network", error))
+            .map_err(|error| Error::caused(ErrorKind::Invalid, "network", error))?;
+        self.cni
+            .validate()
+            .map_err(|error| Error::caused(ErrorKind::Invalid, "cni", error))
     }
 }
 
@@ -137,6 +144,8 @@ pub fn find_oci_runtime() -> Result<PathBuf, Error> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     pub(crate) fn config() -> EngineConfig {
@@ -145,6 +154,7 @@ pub(crate) mod tests {
             data_dir: "/var/lib/berth".into(),
             oci_runtime: "/usr/bin/berth-oci".into(),
             network: NetworkConfig::default(),
+            cni: CniSettings::default(),
             registries: RegistriesConfig::default(),
             cgroup_parent: "/berth".to_owned(),
             runtimes: Runtimes::default(),
@@ -167,5 +177,8 @@ pub(crate) mod tests {
         assert!(refused(&|c| c.run_dir = format!("/{}", "x".repeat(80)).into()).contains("81"));
         assert!(refused(&|c| c.cgroup_parent = "/".to_owned()).starts_with("cgroup_parent"));
         assert!(refused(&|c| c.network.subnets.clear()).contains("subnets"));
+        let cni = refused(&|c| c.cni.conf_dir = Some("net.d".into()));
+        assert!(cni.starts_with("cni: conf_dir: net.d"), "{cni}");
+        assert!(refused(&|c| c.cni.timeout = Duration::ZERO).contains("timeout: 0ns"));
     }
 }

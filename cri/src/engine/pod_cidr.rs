@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use super::error::{Error, ErrorKind};
 use super::monitor_link::blocking;
-use super::records::{PodPhase, PodRecord, files as record_files};
+use super::records::{NetworkBy, PodPhase, PodRecord, files as record_files};
 use super::sandbox::network_error;
 use super::spec::namespaces::PodNamespaces;
 
@@ -39,9 +39,21 @@ struct Kept {
 ///
 /// `Storage` for a file that cannot be read or is damaged.
 pub(super) fn apply_kept(data_dir: &Path, network: &mut NetworkConfig) -> Result<(), Error> {
+    if let Some(subnets) = read_kept(data_dir)? {
+        network.subnets = subnets;
+    }
+    Ok(())
+}
+
+/// The ranges that a kubelet said last, if one ever did.
+///
+/// # Errors
+///
+/// `Storage` for a file that cannot be read or is damaged.
+pub(super) fn read_kept(data_dir: &Path) -> Result<Option<Vec<IpNet>>, Error> {
     let path = place(data_dir);
     let Some(kept): Option<Kept> = record_files::read_plain_json(&path)? else {
-        return Ok(());
+        return Ok(None);
     };
     if kept.format != FORMAT {
         let text = format!(
@@ -51,8 +63,7 @@ pub(super) fn apply_kept(data_dir: &Path, network: &mut NetworkConfig) -> Result
         );
         return Err(Error::new(ErrorKind::Storage, text));
     }
-    network.subnets = kept.subnets;
-    Ok(())
+    Ok(Some(kept.subnets))
 }
 
 impl Engine {
@@ -95,7 +106,9 @@ impl Engine {
     fn refuse_while_used(&self) -> Result<(), Error> {
         let has_network = |pod: &PodRecord| {
             let namespaces = PodNamespaces::plan(&pod.config.0, &self.paths().pod(&pod.id));
+            // Plugins are told the range of each pod and have no gateway of ours.
             pod.phase != PodPhase::Stopped
+                && pod.network_by == NetworkBy::Netd
                 && namespaces.is_ok_and(|plan| plan.pinned().contains(&PodNamespace::Net))
         };
         let pods = self.records().list_pods()?.records;

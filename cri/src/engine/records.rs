@@ -111,8 +111,22 @@ pub struct PodRecord {
     pub oci_state: Option<String>,
     /// The group of the whole pod, below each hierarchy's root.
     pub cgroup: String,
+    /// Who makes its network, and so who takes it away.
+    #[serde(default)]
+    pub network_by: NetworkBy,
     /// The network it got; none on the host's network.
     pub network: Option<PodNetwork>,
+}
+
+/// Who makes the network of a sandbox; chosen when the sandbox is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkBy {
+    /// We do: a bridge of our own.
+    #[default]
+    Netd,
+    /// Plugins of CNI.
+    Cni,
 }
 
 /// Where a container is in its life, as far as the record knows.

@@ -138,7 +138,9 @@ impl Engine {
             .reconcile(&live)
             .await
             .map_err(super::sandbox::network_error)?;
-        for pod in given_back {
+        let cni = Box::pin(self.cni().reconcile(&live)).await;
+        let let_go = cni.map_err(super::sandbox::network_error)?;
+        for pod in given_back.into_iter().chain(let_go) {
             tracing::info!(%pod, "gave back the network of a pod that is no more");
         }
         Ok(())

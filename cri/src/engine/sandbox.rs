@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_netd::request::{AttachRequest, HostPort, PodNetwork, Protocol};
+use berth_netd::request::{HostPort, PodNetwork, Protocol};
 use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{MonitorConfig, PodNamespace, Request};
 use berth_runtime::plan::mappings::Mappings;
@@ -22,7 +22,9 @@ use super::id::random_id;
 use super::monitor_link::{self, blocking};
 use super::paths::Ipc;
 use super::records::lock::LockedPod;
-use super::records::{Encoded, PodPhase, PodRecord, Records, files as record_files, no_such_pod};
+use super::records::{
+    Encoded, NetworkBy, PodPhase, PodRecord, Records, files as record_files, no_such_pod,
+};
 use super::spec::namespaces::PodNamespaces;
 use super::spec::user_namespace::PodUsers;
 use super::step;
@@ -119,6 +121,7 @@ impl Engine {
             oci_runtime: chosen.runtime.program,
             oci_arguments,
             cgroup,
+            network_by: self.network_maker(),
             network: None,
         };
         Ok(SandboxPlan {
@@ -206,22 +209,10 @@ impl Engine {
             .instrument(step("start the monitor"))
             .await?;
         if let Some(netns) = plan.namespaces.path(PodNamespace::Net) {
-            let request = AttachRequest {
-                pod_id: id.clone(),
-                netns,
-                interface: POD_INTERFACE.to_owned(),
-                host_ports: plan.host_ports.clone(),
-                addresses: Vec::new(),
-            };
-            let attached = self.netd();
-            let attached = attached
-                .attach(&request)
-                .instrument(step("attach the network"));
-            let network = attached.await.map_err(network_error)?;
-            for note in &network.notes {
-                tracing::warn!(pod = %id, "{note}");
-            }
-            record.network = Some(network);
+            let ports = plan.host_ports.clone();
+            let attached = self.attach_network(record, netns, ports);
+            let attached = attached.instrument(step("attach the network"));
+            record.network = Some(attached.await?);
         }
         let shared = self.paths().pod_files(&id, plan.ipc);
         files::write_pod_files(
@@ -312,6 +303,10 @@ impl Engine {
     ) -> Result<(), Error> {
         let pod_dir = self.paths().pod(&record.id);
         let mut failures = Failures::default();
+        // Plugins take down what they made inside, so before the namespace goes.
+        if record.network_by == NetworkBy::Cni {
+            failures.note(self.detach_network(record).await);
+        }
         match monitor_link::call(&pod_dir, Request::Shutdown).await {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Unavailable => {
@@ -321,7 +316,9 @@ impl Engine {
             Err(error) => failures.note(Err(error)),
         }
         failures.note(self.keep_exits(locked).await);
-        failures.note(self.netd().detach(&record.id).await.map_err(network_error));
+        if record.network_by == NetworkBy::Netd {
+            failures.note(self.detach_network(record).await);
+        }
         failures.into_result(&format!("sandbox {} was not stopped whole", record.id))
     }
 

@@ -61,7 +61,10 @@ impl CriService for Engine {
         let state = self.sandbox_state(&record).await;
         let views = self.views(&record).await?;
         Ok(v1::PodSandboxStatusResponse {
-            info: verbose_info(request.verbose, &record)?,
+            info: match request.verbose {
+                true => self.verbose_sandbox(&record).await?,
+                false => HashMap::new(),
+            },
             status: Some(sandbox_status(&record, state)),
             containers_statuses: views.iter().map(container_status).collect(),
             timestamp: now_nanoseconds(),
@@ -270,6 +273,19 @@ impl CriService for Engine {
 }
 
 impl Engine {
+    /// The record, and what plugins of CNI have to say of the network.
+    async fn verbose_sandbox(&self, record: &PodRecord) -> Result<HashMap<String, String>, Error> {
+        let mut told = HashMap::from([("record".to_owned(), json_text(record)?)]);
+        if let Some((result, check)) = self.cni_details(record).await {
+            told.insert("cniResult".to_owned(), result.to_string());
+            told.insert(
+                "cniCheck".to_owned(),
+                serde_json::Value::from(check).to_string(),
+            );
+        }
+        Ok(told)
+    }
+
     /// Under `info` what scripts look for: `crictl inspect ID | jq .info.pid`.
     fn verbose_container(&self, view: &ContainerView) -> Result<HashMap<String, String>, Error> {
         let record = &view.record;
@@ -399,13 +415,6 @@ fn container_status(view: &ContainerView) -> v1::ContainerStatus {
         }),
         stop_signal: select::cri_signal(record.stop_signal) as i32,
     }
-}
-
-fn verbose_info(verbose: bool, record: &PodRecord) -> Result<HashMap<String, String>, Error> {
-    if !verbose {
-        return Ok(HashMap::new());
-    }
-    Ok(HashMap::from([("record".to_owned(), json_text(record)?)]))
 }
 
 fn json_text<R: serde::Serialize>(record: &R) -> Result<String, Error> {

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::CriServer;
 use crate::engine::cgroups::Driver;
-use crate::engine::sandbox::network_error;
 use crate::v1;
 
 /// The version of the messages; a kubelet accepts this one only.
@@ -17,7 +16,7 @@ const API_VERSION: &str = "v1";
 const KUBELET_API_VERSION: &str = "0.1.0";
 
 /// A kubelet asks every few seconds and waits.
-const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
+const NETWORK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Names and versions. A kubelet refuses a runtime that leaves one out.
 pub(super) fn version() -> v1::VersionResponse {
@@ -103,12 +102,12 @@ fn runtime_trouble(server: &CriServer) -> Option<String> {
 
 /// What would keep every pod from getting a network.
 async fn network_trouble(server: &CriServer) -> Option<String> {
-    let netd = server.engine.netd();
-    match tokio::time::timeout(NETWORK_PATIENCE, netd.check()).await {
+    let ready = server.engine.network_ready();
+    match tokio::time::timeout(NETWORK_PATIENCE, ready).await {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(network_error(error).chain()),
+        Ok(Err(error)) => Some(error.chain()),
         Err(_) => Some(format!(
-            "the kernel did not answer within {} seconds",
+            "there was no answer within {} seconds",
             NETWORK_PATIENCE.as_secs()
         )),
     }
@@ -143,5 +142,9 @@ fn info(server: &CriServer) -> HashMap<String, String> {
         "cgroupParent": config.cgroup_parent,
         "podSubnets": subnets,
     });
-    HashMap::from([("config".to_owned(), shown.to_string())])
+    let mut told = HashMap::from([("config".to_owned(), shown.to_string())]);
+    if server.engine.cni().is_chosen() {
+        told.insert("cni".to_owned(), server.engine.network_info().to_string());
+    }
+    told
 }

@@ -17,13 +17,15 @@ use v1::runtime_service_client::RuntimeServiceClient;
 /// A call that hangs is a failed test.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The server's file, where a test wrote one.
-const CONFIGURATION: &str = "cri.toml";
+pub const CONFIGURATION: &str = "cri.toml";
 /// The image of the machine's registry.
 pub const IMAGE: &str = "docker.io/library/busybox:latest";
 
 /// A server and its client. The machine is swept when the test is over.
 pub struct World {
     pub machine: Machine,
+    /// What the server is started with, besides its socket.
+    pub arguments: Vec<String>,
     server: Running,
     pub runtime: RuntimeServiceClient<Channel>,
     pub images: ImageServiceClient<Channel>,
@@ -68,10 +70,16 @@ where
 impl World {
     /// Starts a server on a machine and waits until it answers.
     pub async fn on(machine: Machine) -> Result<World> {
-        let mut server = start(&machine)?;
+        World::with_arguments(machine, Vec::new()).await
+    }
+
+    /// The same with more arguments for the server.
+    pub async fn with_arguments(machine: Machine, arguments: Vec<String>) -> Result<World> {
+        let mut server = start(&machine, &arguments)?;
         let channel = connect(&machine, &mut server).await?;
         Ok(World {
             machine,
+            arguments,
             server,
             runtime: RuntimeServiceClient::new(channel.clone()),
             images: ImageServiceClient::new(channel),
@@ -99,7 +107,7 @@ impl World {
     pub async fn kill_and_restart(&mut self) -> Result<()> {
         self.server.signal(Signal::SIGKILL)?;
         self.server.wait(PATIENCE)?;
-        self.server = start(&self.machine)?;
+        self.server = start(&self.machine, &self.arguments)?;
         let channel = connect(&self.machine, &mut self.server).await?;
         self.runtime = RuntimeServiceClient::new(channel.clone());
         self.images = ImageServiceClient::new(channel);
@@ -264,14 +272,16 @@ impl World {
 }
 
 /// The server, on a socket that the test can reach too.
-fn start(machine: &Machine) -> Result<Running> {
+fn start(machine: &Machine, arguments: &[String]) -> Result<Running> {
     let socket = socket(machine).display().to_string();
+    let mut words = vec!["cri", "--socket", &socket];
     let file = machine.host().work_dir().join(CONFIGURATION);
     let file = file.display().to_string();
-    match std::fs::exists(&file)? {
-        true => machine.start(&["cri", "--config", &file, "--socket", &socket]),
-        false => machine.start(&["cri", "--socket", &socket]),
+    if std::fs::exists(&file)? {
+        words.extend(["--config", &file]);
     }
+    words.extend(arguments.iter().map(String::as_str));
+    machine.start(&words)
 }
 
 pub fn socket(machine: &Machine) -> PathBuf {

@@ -15,6 +15,7 @@ use berth_cri::engine::spec::defaults::ContainerDefaults;
 use berth_cri::images::registries::RegistriesConfig;
 use berth_cri::service::CriService;
 use berth_cri::v1;
+use berth_netd::cni::CniSettings;
 use berth_netd::network::NetworkConfig;
 use berth_tests::host::{Host, program};
 use berth_tests::image::{self, busybox};
@@ -108,6 +109,7 @@ impl World {
             run_dir: self.directory.join("run"),
             data_dir: self.directory.join("data"),
             oci_runtime: program("berth-oci"),
+            cni: CniSettings::default(),
             network: NetworkConfig::default(),
             registries: RegistriesConfig::parse(&registries).unwrap(),
             cgroup_parent: std::env::var("BERTH_ENGINE_TEST_CGROUP").unwrap(),

@@ -23,6 +23,7 @@ fn pod(id: &str) -> PodRecord {
         oci_arguments: Vec::new(),
         oci_state: None,
         cgroup: format!("/berth/{id}"),
+        network_by: NetworkBy::Cni,
         network: None,
     }
 }

@@ -1,0 +1,336 @@
+//! Who is attached by plugins, on disk.
+//!
+//! ```text
+//!   DATA/net/cni/POD.json     the attachment: written before the first ADD,
+//!                             removed after the last DEL
+//!   DATA/net/cni/POD.call     lock of one pod's calls, and their input
+//!   DATA/net/cni/store.lock   lock of the whole directory, and the input of GC
+//! ```
+//!
+//! The network's configuration is part of the record, for DEL must be told what
+//! ADD was told, whatever has become of the file. What plugins keep outlives a
+//! reboot (`/var/lib/cni`), so these files do too.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::config::NetworkList;
+use super::request::CniRequest;
+use super::run::end_orphans;
+use crate::error::{Error, ErrorKind};
+use crate::ledger::Maker;
+
+/// The record's version.
+const FORMAT: u32 = 1;
+const STORE_LOCK: &str = "store.lock";
+const RECORD: &str = ".json";
+const CALL: &str = ".call";
+const UNFINISHED: &str = ".new";
+/// How long a plugin may go on whose berth was killed.
+const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// One pod that plugins have attached, or are attaching.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The record's version.
+    pub format: u32,
+    /// How far it got.
+    pub state: AttachmentState,
+    /// The process that attached it.
+    pub maker: Maker,
+    /// The network as it was when the pod was attached.
+    pub network: NetworkList,
+    /// What was asked for.
+    pub request: CniRequest,
+    /// Where the plugins were.
+    pub bin_dirs: Vec<PathBuf>,
+    /// The result of the last plugin.
+    pub result: Option<Value>,
+}
+
+/// How far an attachment got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachmentState {
+    /// A plugin may have been called.
+    Attaching,
+    /// Complete.
+    Attached,
+}
+
+impl Attachment {
+    /// A new one.
+    pub fn begin(
+        network: NetworkList,
+        request: CniRequest,
+        bin_dirs: Vec<PathBuf>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            format: FORMAT,
+            state: AttachmentState::Attaching,
+            maker: Maker::this_process()?,
+            network,
+            request,
+            bin_dirs,
+            result: None,
+        })
+    }
+
+    /// The pod's id.
+    pub fn pod_id(&self) -> &str {
+        &self.request.attach.pod_id
+    }
+}
+
+/// The directory of attachments.
+#[derive(Debug, Clone)]
+pub struct Attachments {
+    directory: PathBuf,
+}
+
+/// The right to call plugins for one pod, or for the whole network.
+#[derive(Debug)]
+pub struct CallLock {
+    file: File,
+}
+
+impl CallLock {
+    /// The file that plugins get as their standard input.
+    pub fn input(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Attachments {
+    /// Makes the directory if need be.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| storage("create", directory, error))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// The pods that have a record, also a damaged one.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be read.
+    pub fn pod_ids(&self) -> Result<BTreeSet<String>, Error> {
+        let entries = fs::read_dir(&self.directory)
+            .map_err(|error| storage("list", &self.directory, error))?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        Ok(names
+            .filter_map(|name| Some(name.to_str()?.strip_suffix(RECORD)?.to_owned()))
+            .collect())
+    }
+
+    /// The record of a pod; none when plugins hold nothing for it.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when it is damaged or of another version.
+    pub fn read(&self, pod_id: &str) -> Result<Option<Attachment>, Error> {
+        let path = self.path(pod_id, RECORD);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(storage("read", &path, error)),
+            Ok(bytes) => bytes,
+        };
+        let damaged = |error| {
+            let text = format!("{}: not an attachment of this version", path.display());
+            Error::caused(ErrorKind::Storage, text, error)
+        };
+        let attachment: Attachment = serde_json::from_slice(&bytes).map_err(damaged)?;
+        match attachment.format {
+            FORMAT => Ok(Some(attachment)),
+            other => {
+                let text = format!("{}: format {other}, expected {FORMAT}", path.display());
+                Err(Error::new(ErrorKind::Storage, text))
+            }
+        }
+    }
+
+    /// Every record that can be read, and what is wrong with the others.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be read.
+    pub fn read_all(&self) -> Result<(Vec<Attachment>, Vec<Error>), Error> {
+        let mut attachments = Vec::new();
+        let mut damaged = Vec::new();
+        for pod_id in self.pod_ids()? {
+            match self.read(&pod_id) {
+                Ok(found) => attachments.extend(found),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((attachments, damaged))
+    }
+
+    /// Writes a pod's record: a reader, or a power cut, sees the old or the new one.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub fn write(&self, attachment: &Attachment) -> Result<(), Error> {
+        let path = self.path(attachment.pod_id(), RECORD);
+        let unfinished = self.path(attachment.pod_id(), UNFINISHED);
+        let bytes = serde_json::to_vec_pretty(attachment)
+            .map_err(|error| Error::caused(ErrorKind::Storage, "encode an attachment", error))?;
+        let written = private_file(&unfinished).and_then(|mut file| {
+            file.set_len(0)?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        written.map_err(|error| storage("write", &unfinished, error))?;
+        fs::rename(&unfinished, &path)
+            .and_then(|()| File::open(&self.directory)?.sync_all())
+            .map_err(|error| storage("rename to", &path, error))
+    }
+
+    /// Forgets a pod whose plugins have all done DEL.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub fn remove(&self, pod_id: &str, lock: CallLock) -> Result<(), Error> {
+        // The lock goes last: while it is held, the record tells the truth.
+        for suffix in [UNFINISHED, RECORD, CALL] {
+            let path = self.path(pod_id, suffix);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(storage("remove", &path, error));
+                }
+                _ => {}
+            }
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    /// Waits until nobody calls plugins for a pod. A plugin that a killed
+    /// process left behind gets some seconds to end, then it is killed.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`, also when the lock was not free within `patience`.
+    pub async fn lock_pod(&self, pod_id: &str, patience: Duration) -> Result<CallLock, Error> {
+        lock(&self.path(pod_id, CALL), patience).await
+    }
+
+    /// Waits until nobody writes a first record or calls GC.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`, also when the lock was not free within `patience`.
+    pub async fn lock_store(&self, patience: Duration) -> Result<CallLock, Error> {
+        lock(&self.directory.join(STORE_LOCK), patience).await
+    }
+
+    fn path(&self, pod_id: &str, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{pod_id}{suffix}"))
+    }
+}
+
+async fn lock(path: &Path, patience: Duration) -> Result<CallLock, Error> {
+    let begin = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut orphans_may_run = true;
+    loop {
+        let file = private_file(path).map_err(|error| storage("open", path, error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // It may have been removed between the two calls: then the lock is
+            // that of a file which nobody else will find.
+            Ok(()) if is_at(&file, path) => return Ok(CallLock { file }),
+            Ok(()) => continue,
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(storage("flock", path, errno.into())),
+        }
+        if orphans_may_run && begin.elapsed() > ORPHAN_GRACE && holder_is_dead(&file) {
+            orphans_may_run = false;
+            end_orphans(&file);
+        }
+        if begin.elapsed() > patience {
+            let text = format!(
+                "{}: plugins have been at work for {} s; nothing was changed",
+                path.display(),
+                patience.as_secs()
+            );
+            return Err(Error::new(ErrorKind::Storage, text));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether the process that took a file's lock has gone, and only what it
+/// started holds the lock still. The table of locks goes on showing its number,
+/// or 0 in a namespace of processes (`locks_translate_pid`, fs/locks.c).
+fn holder_is_dead(file: &File) -> bool {
+    let Ok(found) = file.metadata() else {
+        return false;
+    };
+    let (major, minor) = (
+        rustix::fs::major(found.dev()),
+        rustix::fs::minor(found.dev()),
+    );
+    let wanted = format!("{major:02x}:{minor:02x}:{}", found.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| {
+        // "1: FLOCK  ADVISORY  WRITE 9712 08:01:1234 0 EOF"
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            [_, "FLOCK", _, _, pid, inode, ..] if *inode == wanted => {
+                !Path::new("/proc").join(pid).exists()
+            }
+            _ => false,
+        }
+    })
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(found)) => (held.dev(), held.ino()) == (found.dev(), found.ino()),
+        _ => false,
+    }
+}
+
+/// A configuration may hold a secret, so these are root's alone.
+fn private_file(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+fn storage(verb: &str, path: &Path, error: io::Error) -> Error {
+    Error::caused(
+        ErrorKind::Storage,
+        format!("{verb} {}", path.display()),
+        error,
+    )
+}
+
+#[cfg(test)]
+mod tests;

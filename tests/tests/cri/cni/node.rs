@@ -1,0 +1,230 @@
+//! A machine whose pods' networks are made by plugins: those of the CNI project,
+//! built from their Go module, and one of ours that fails on demand.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use berth_tests::host::Host;
+use berth_tests::machine::Machine;
+use berth_tests::patience::stretched;
+
+use crate::world::{CONFIGURATION, World};
+
+const MODULE: &str = "github.com/containernetworking/plugins/plugins";
+const PLUGINS: [&str; 5] = [
+    "ipam/host-local",
+    "main/bridge",
+    "main/loopback",
+    "meta/bandwidth",
+    "meta/portmap",
+];
+/// The bridge of the plugin `bridge`.
+pub const BRIDGE: &str = "cnitest0";
+/// Its addresses, which are the host's.
+pub const GATEWAY: &str = "10.97.0.1";
+
+/// What a test sees of the plugins' side.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub conf_dir: PathBuf,
+    folder: PathBuf,
+}
+
+/// Runs a test on such a machine, with a server, and asserts that nothing is left.
+pub fn run<F>(test: impl FnOnce(World, Node) -> F) -> Result<()>
+where
+    F: Future<Output = Result<World>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let machine = Machine::new()?;
+    let node = Node::on(machine.host())?;
+    let arguments = node.arguments()?;
+    let world = runtime.block_on(async {
+        let world = World::with_arguments(machine, arguments).await?;
+        test(world, node.clone()).await
+    })?;
+    ensure!(node.leases()?.is_empty(), "addresses: {:?}", node.leases()?);
+    ensure!(
+        node.attachments(&world)?.is_empty(),
+        "records: {:?}",
+        node.attachments(&world)?
+    );
+    // What plugins keep for the next pod.
+    let sweep = format!("ip link del {BRIDGE} 2>/dev/null; nft flush ruleset");
+    in_host(world.machine.host(), &sweep)?;
+    world.end()
+}
+
+impl Node {
+    fn on(host: &Host) -> Result<Node> {
+        let folder = host.work_dir().join("cni");
+        let node = Node {
+            conf_dir: folder.join("net.d"),
+            folder,
+        };
+        fs::create_dir_all(node.folder.join("bin"))?;
+        fs::create_dir(&node.conf_dir)?;
+        let script = include_str!("fault.sh");
+        let program = node.folder.join("bin/fault");
+        fs::write(&program, script.replace("FOLDER", &node.text("")))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        node.configure(&node.network("1.1.0"))?;
+        let file = host.work_dir().join(CONFIGURATION);
+        fs::write(file, "[cni]\ntimeout = \"4s\"\n")?;
+        Ok(node)
+    }
+
+    /// What the server is started with.
+    pub fn arguments(&self) -> Result<Vec<String>> {
+        let bin_dirs = format!("{},{}", self.text("bin"), build()?.display());
+        let words = [
+            "--cni-conf-dir",
+            &self.text("net.d"),
+            "--cni-bin-dir",
+            &bin_dirs,
+        ];
+        Ok(words.map(str::to_owned).to_vec())
+    }
+
+    /// A network with every plugin, dual stack; the one that fails comes last.
+    pub fn network(&self, version: &str) -> String {
+        let leases = self.text("leases");
+        format!(
+            r#"{{"cniVersion":"{version}","name":"pods","plugins":[
+              {{"type":"bridge","bridge":"{BRIDGE}","isGateway":true,"ipMasq":true,
+                "ipMasqBackend":"nftables","hairpinMode":true,
+                "ipam":{{"type":"host-local","dataDir":"{leases}",
+                  "ranges":[[{{"subnet":"10.97.0.0/24"}}],[{{"subnet":"fd97::/64"}}]],
+                  "routes":[{{"dst":"0.0.0.0/0"}},{{"dst":"::/0"}}]}}}},
+              {{"type":"portmap","backend":"nftables","capabilities":{{"portMappings":true}}}},
+              {{"type":"bandwidth","capabilities":{{"bandwidth":true}}}},
+              {{"type":"loopback"}},
+              {{"type":"fault"}}]}}"#
+        )
+    }
+
+    /// Puts a network into the directory as tools do: written aside, then renamed.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        let aside = self.folder.join("10-pods.conflist.new");
+        fs::write(&aside, text)?;
+        Ok(fs::rename(aside, self.conf_dir.join("10-pods.conflist"))?)
+    }
+
+    /// How the last plugin answers a command from now on; `well` is as it should.
+    pub fn answer(&self, command: &str, how: &str) -> Result<()> {
+        Ok(fs::write(
+            self.folder.join(format!("answer-{command}")),
+            how,
+        )?)
+    }
+
+    /// The calls of the last plugin so far: command, pod, namespace.
+    pub fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.join("calls")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Addresses that host-local holds as given: which, and to whom.
+    pub fn leases(&self) -> Result<Vec<(String, String)>> {
+        let Ok(entries) = fs::read_dir(self.folder.join("leases/pods")) else {
+            return Ok(Vec::new());
+        };
+        let mut leases = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if name.starts_with(|character: char| character.is_ascii_hexdigit()) {
+                let holder = fs::read_to_string(&path)?;
+                let holder = holder.lines().next().unwrap_or_default().trim().to_owned();
+                leases.push((name, holder));
+            }
+        }
+        leases.sort();
+        Ok(leases)
+    }
+
+    /// Gives an address to a pod that never was.
+    pub fn forge_lease(&self, address: &str) -> Result<()> {
+        let path = self.folder.join("leases/pods").join(address);
+        Ok(fs::write(path, "nobody\r\neth0")?)
+    }
+
+    /// The files of attachments that berth keeps.
+    pub fn attachments(&self, world: &World) -> Result<Vec<String>> {
+        let folder = world.machine.host().data_dir().join("net/cni");
+        let names = fs::read_dir(folder)?.flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name != "store.lock").collect())
+    }
+
+    /// Waits until the plugin that hangs does.
+    pub async fn wait_until_it_hangs(&self) -> Result<()> {
+        let file = self.folder.join("hangs");
+        until("the plugin hangs", async || Ok(file.exists())).await?;
+        Ok(fs::remove_file(file)?)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// Asks until the answer is yes.
+pub async fn until(what: &str, mut question: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + stretched(Duration::from_secs(20));
+    while !question().await? {
+        ensure!(Instant::now() < deadline, "{what}: not within the time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// What a shell's script in the host prints.
+pub fn in_host(host: &Host, script: &str) -> Result<String> {
+    let output = host.command("sh").args(["-c", script]).output()?;
+    ensure!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Builds the plugins, once a run; Go keeps what it built before.
+fn build() -> Result<&'static Path> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build_plugins().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn build_plugins() -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cni");
+    fs::create_dir_all(&folder)?;
+    let mut command = Command::new("go");
+    command
+        .args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"])
+        .arg(&folder)
+        .args(PLUGINS.map(|plugin| format!("{MODULE}/{plugin}")))
+        .env("CGO_ENABLED", "0")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("cni"));
+    let output = command.output().context("go is missing: ./x setup")?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(folder)
+}
