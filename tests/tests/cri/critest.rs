@@ -181,7 +181,7 @@ fn every_command_of_crictl_is_answered() -> Result<()> {
 }
 
 /// The program that a variable names; without one the reader is told.
-fn named(variable: &str) -> Option<String> {
+pub fn named(variable: &str) -> Option<String> {
     let program = std::env::var(variable).ok().filter(|name| !name.is_empty());
     if program.is_none() {
         println!("NOT RUN: {variable} names no program");
