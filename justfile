@@ -28,6 +28,10 @@ unit CRATE:
 referee RUNTIME:
     RUNTIME_UNDER_TEST={{RUNTIME}} cargo test -p berth-tests --test oci
 
+# a real kubelet on berth, built once: just kubelet streams
+kubelet *ARGS:
+    ./x kubelet {{ARGS}}
+
 # one suite on a machine with systemd and cgroup v2 only: just vm-test oci cgroups::
 vm-test *ARGS:
     ./x vm-test {{ARGS}}

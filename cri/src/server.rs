@@ -12,6 +12,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server as Transport;
@@ -51,6 +52,10 @@ pub mod telemetry;
 
 /// The kubelet's own limit of a message, in bytes.
 const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
+
+/// How long calls that have begun may take once the server is to end. What is
+/// broken off then is undone or taken up again by the next server.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What the server is told at its start.
 #[derive(Debug, Clone)]
@@ -171,13 +176,29 @@ impl CriServer {
         let operator = AdminServer::new(admin::AdminService { log: program.log });
         // The socket listens: a call that comes now waits in its queue.
         (program.ready)();
-        let outcome = Transport::builder()
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let stop = async {
+            stop.await;
+            // Received below, as long as there is somebody to receive it.
+            let _ = tell.send(());
+        };
+        let serving = Transport::builder()
             .layer(watch)
             .add_service(operator)
             .add_service(runtime)
             .add_service(images)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener.socket), stop)
-            .await;
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener.socket), stop);
+        let farewell = async {
+            match told.await {
+                Ok(()) => tokio::time::sleep(FAREWELL).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = serving => outcome,
+            // A client that hangs keeps its connection, and would keep us.
+            () = farewell => Ok(()),
+        };
         drop(metrics);
         socket::leave(listener.made);
         outcome.map_err(|error| Error::caused(ErrorKind::Storage, "serve the CRI", error))

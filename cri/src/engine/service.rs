@@ -363,7 +363,7 @@ fn container_item(view: &ContainerView) -> v1::Container {
         id: record.id.clone(),
         pod_sandbox_id: record.pod_id.clone(),
         metadata: config.metadata.clone(),
-        image: config.image.clone(),
+        image: told_image(config),
         image_ref: record.image_ref.clone(),
         state: view.state as i32,
         created_at: record.created_at,
@@ -384,7 +384,7 @@ fn container_status(view: &ContainerView) -> v1::ContainerStatus {
         started_at: view.started_at,
         finished_at: view.finished_at,
         exit_code: view.exit_code,
-        image: config.image.clone(),
+        image: told_image(config),
         image_ref: record.image_ref.clone(),
         reason: view.reason.to_owned(),
         message: view.message.clone(),
@@ -415,6 +415,16 @@ fn container_status(view: &ContainerView) -> v1::ContainerStatus {
         }),
         stop_signal: select::cri_signal(record.stop_signal) as i32,
     }
+}
+
+/// The image as people know it: a kubelet asks for an id, and says beside it
+/// what the manifest says.
+fn told_image(config: &v1::ContainerConfig) -> Option<v1::ImageSpec> {
+    let mut image = config.image.clone()?;
+    if !image.user_specified_image.is_empty() {
+        image.image.clone_from(&image.user_specified_image);
+    }
+    Some(image)
 }
 
 fn json_text<R: serde::Serialize>(record: &R) -> Result<String, Error> {

@@ -58,11 +58,10 @@ pub(super) fn plan(mounts: &mut [v1::Mount], images: &ImageStore) -> Result<Vec<
 fn check(mount: &v1::Mount) -> Result<(), Error> {
     let at = &mount.container_path;
     let invalid = |text: &str| Err(Error::invalid(format!("mounts: {at}: {text}")));
+    // A kubelet states the sub-path of every volume here, and has looked it up
+    // itself for those that are no images.
     let Some(image) = &mount.image else {
-        return match mount.image_sub_path.is_empty() {
-            true => Ok(()),
-            false => invalid("image_sub_path: is given without an image"),
-        };
+        return Ok(());
     };
     if image.image.is_empty() {
         return invalid("image.image: must not be empty");
@@ -189,14 +188,15 @@ mod tests {
         writable.readonly = false;
         let mut from_host = volume("");
         from_host.host_path = "/etc".to_owned();
-        let without = v1::Mount {
+        let of_kubelet = v1::Mount {
+            host_path: "/volumes/x/a".to_owned(),
             image_sub_path: "a".to_owned(),
             ..Default::default()
         };
+        assert!(check(&of_kubelet).is_ok());
         for (mount, field) in [
             (writable, "readonly"),
             (from_host, "host_path"),
-            (without, "image_sub_path"),
             (volume("/etc"), "image_sub_path"),
             (volume("../etc"), "image_sub_path"),
         ] {

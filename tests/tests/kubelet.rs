@@ -1,0 +1,35 @@
+//! A real kubelet on `berth cri`.
+//!
+//! Each test has a machine of its own with a registry, `berth cri` and a
+//! kubelet, which reads its pods from files or from a small API server. Needs
+//! root, and the kubelet that `./x kubelet` builds from its Go module; without it
+//! the suite says loudly that it did not run.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite's own functions may panic as its tests may"
+)]
+
+/// The machine, both programs, and pods as a kubelet tells of them.
+#[path = "kubelet/node.rs"]
+mod node;
+
+/// Pods of every shape.
+#[path = "kubelet/shapes.rs"]
+mod shapes;
+
+/// Probes of each kind, restarts, hooks, and how a pod ends.
+#[path = "kubelet/lives.rs"]
+mod lives;
+
+/// Logs, exec and port-forward through the kubelet.
+#[path = "kubelet/streams.rs"]
+mod streams;
+
+/// Rotation, garbage, statistics.
+#[path = "kubelet/housekeeping.rs"]
+mod housekeeping;
+
+/// Either side is killed.
+#[path = "kubelet/restarts.rs"]
+mod restarts;
