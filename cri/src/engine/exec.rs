@@ -44,6 +44,8 @@ mod output;
 
 /// What `exec_sync` collects of each stream; more is an error that says so.
 const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
+/// How long the terminal of a program that has ended already is looked for.
+const LATE_TERMINAL: Duration = Duration::from_millis(250);
 
 /// A program to run in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -242,9 +244,25 @@ impl Engine {
             armed: true,
         };
         let stderr = child.stderr.take();
-        let master = tokio::select! {
-            master = console.receive() => master?,
-            status = child.wait() => {
+        let received = console.receive();
+        tokio::pin!(received);
+        let first = tokio::select! {
+            biased;
+            master = &mut received => Ok(master?),
+            status = child.wait() => Err(status),
+        };
+        // A short program may have ended before we looked; its terminal was sent
+        // before that and waits in the socket.
+        let first = match first {
+            Ok(master) => Ok(master),
+            Err(status) => match tokio::time::timeout(LATE_TERMINAL, received).await {
+                Ok(Ok(master)) => Ok(master),
+                _ => Err(status),
+            },
+        };
+        let master = match first {
+            Ok(master) => master,
+            Err(status) => {
                 guard.armed = false;
                 let mut reason = Vec::new();
                 if let Some(mut stderr) = stderr {
@@ -253,7 +271,10 @@ impl Engine {
                 let status = status.map_err(runtime_failed)?;
                 return Err(Error::new(
                     ErrorKind::Runtime,
-                    format!("the program was not started ({status}): {}", last_words(&reason)),
+                    format!(
+                        "the program was not started ({status}): {}",
+                        last_words(&reason)
+                    ),
                 ));
             }
         };
