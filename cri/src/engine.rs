@@ -72,6 +72,8 @@ pub mod records;
 pub(crate) mod recover;
 /// OCI runtimes, by the names of their handlers.
 pub mod runtimes;
+/// A sandbox whose record is damaged.
+pub(crate) mod salvage;
 /// Making, stopping and removing sandboxes.
 pub mod sandbox;
 /// The CRI's calls on an engine.

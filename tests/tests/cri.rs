@@ -40,6 +40,10 @@ mod restart;
 #[path = "cri/user_namespaces.rs"]
 mod user_namespaces;
 
+/// A store that is damaged, of another version, or full.
+#[path = "cri/damage.rs"]
+mod damage;
+
 /// The server under a service manager.
 #[path = "cri/service.rs"]
 mod service;

@@ -300,13 +300,40 @@ impl Records {
         Ok(listing)
     }
 
+    /// The whole id of a sandbox, whatever its record is like.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when several ids begin so.
+    pub fn find_pod_id(&self, wanted: &str) -> Result<Option<String>, Error> {
+        choose_id("sandbox", wanted, &self.pod_ids()?)
+    }
+
+    /// The whole id of a container and that of its sandbox, whatever its record is
+    /// like.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when several ids begin so.
+    pub fn find_container_id(&self, wanted: &str) -> Result<Option<(String, String)>, Error> {
+        let mut owners = std::collections::BTreeMap::new();
+        for pod_id in self.pod_ids()? {
+            for id in self.container_ids(&pod_id)? {
+                owners.insert(id, pod_id.clone());
+            }
+        }
+        let known: Vec<String> = owners.keys().cloned().collect();
+        let chosen = choose_id("container", wanted, &known)?;
+        Ok(chosen.and_then(|id| Some((owners.remove(&id)?, id))))
+    }
+
     /// The sandbox of an id, or of the beginning of one.
     ///
     /// # Errors
     ///
     /// `Invalid` when several ids begin so, `Storage` when its file is damaged.
     pub fn find_pod(&self, wanted: &str) -> Result<Option<PodRecord>, Error> {
-        match choose_id("sandbox", wanted, &self.pod_ids()?)? {
+        match self.find_pod_id(wanted)? {
             Some(id) => self.read_pod(&id),
             None => Ok(None),
         }
@@ -318,15 +345,8 @@ impl Records {
     ///
     /// `Invalid` when several ids begin so, `Storage` when its file is damaged.
     pub fn find_container(&self, wanted: &str) -> Result<Option<ContainerRecord>, Error> {
-        let mut owners = std::collections::BTreeMap::new();
-        for pod_id in self.pod_ids()? {
-            for id in self.container_ids(&pod_id)? {
-                owners.insert(id, pod_id.clone());
-            }
-        }
-        let known: Vec<String> = owners.keys().cloned().collect();
-        match choose_id("container", wanted, &known)? {
-            Some(id) => self.read_container(&owners[&id], &id),
+        match self.find_container_id(wanted)? {
+            Some((pod_id, id)) => self.read_container(&pod_id, &id),
             None => Ok(None),
         }
     }

@@ -25,6 +25,7 @@ use super::records::lock::LockedPod;
 use super::records::{
     Encoded, NetworkBy, PodPhase, PodRecord, Records, files as record_files, no_such_pod,
 };
+use super::salvage::Known;
 use super::spec::namespaces::PodNamespaces;
 use super::spec::user_namespace::PodUsers;
 use super::step;
@@ -45,6 +46,15 @@ struct SandboxPlan {
     host_ports: Vec<HostPort>,
     hostname: String,
     ipc: Ipc,
+}
+
+/// What becomes of how containers ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exits {
+    /// Told of as long as there is a record.
+    Keep,
+    /// The record goes too.
+    Forget,
 }
 
 impl Engine {
@@ -251,15 +261,19 @@ impl Engine {
     /// What could not be taken down; the rest was.
     pub async fn stop_sandbox(&self, wanted: &str) -> Result<(), Error> {
         // The CRI asks for success here: what is gone is stopped.
-        let Some(record) = self.records().find_pod(wanted)? else {
+        let Some(id) = self.records().find_pod_id(wanted)? else {
             return Ok(());
         };
         self.to_the_end(move |engine| async move {
-            let Some(locked) = gone_is_none(engine.records().lock_pod(&record.id).await)? else {
+            let Some(locked) = gone_is_none(engine.records().lock_pod(&id).await)? else {
                 return Ok(());
             };
-            let record = locked.read()?;
-            engine.stop_locked(&locked, record).await
+            // Without a record its maker has not begun.
+            match gone_is_none(engine.read_or_salvage(&locked))? {
+                None => Ok(()),
+                Some(Known::Whole(record)) => engine.stop_locked(&locked, record).await,
+                Some(Known::StandIn(record)) => engine.end_pod(&locked, &record, Exits::Keep).await,
+            }
         })
         .await
     }
@@ -279,16 +293,20 @@ impl Engine {
     ///
     /// What could not be removed; the record stays then, for another try.
     pub async fn remove_sandbox(&self, wanted: &str) -> Result<(), Error> {
-        let Some(record) = self.records().find_pod(wanted)? else {
+        let Some(id) = self.records().find_pod_id(wanted)? else {
             return Ok(());
         };
         self.to_the_end(move |engine| async move {
-            let Some(locked) = gone_is_none(engine.records().lock_pod(&record.id).await)? else {
+            let Some(locked) = gone_is_none(engine.records().lock_pod(&id).await)? else {
                 return Ok(());
             };
-            let record = locked.read()?;
-            engine.take_down(&locked, &record).await?;
-            engine.clear_away(&record).await?;
+            let Some(known) = gone_is_none(engine.read_or_salvage(&locked))? else {
+                return Ok(());
+            };
+            let record = known.record();
+            // Nobody will ask any more, and a full disk must not keep what fills it.
+            engine.end_pod(&locked, record, Exits::Forget).await?;
+            engine.clear_away(record).await?;
             locked.remove()
         })
         .await
@@ -300,6 +318,15 @@ impl Engine {
         &self,
         locked: &LockedPod,
         record: &PodRecord,
+    ) -> Result<(), Error> {
+        self.end_pod(locked, record, Exits::Keep).await
+    }
+
+    async fn end_pod(
+        &self,
+        locked: &LockedPod,
+        record: &PodRecord,
+        exits: Exits,
     ) -> Result<(), Error> {
         let pod_dir = self.paths().pod(&record.id);
         let mut failures = Failures::default();
@@ -315,7 +342,9 @@ impl Engine {
             }
             Err(error) => failures.note(Err(error)),
         }
-        failures.note(self.keep_exits(locked).await);
+        if exits == Exits::Keep {
+            failures.note(self.keep_exits(locked).await);
+        }
         if record.network_by == NetworkBy::Netd {
             failures.note(self.detach_network(record).await);
         }

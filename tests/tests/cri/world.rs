@@ -105,8 +105,17 @@ impl World {
 
     /// Ends the server as a power cut would, and starts another.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
+        self.kill_and_restart_after(|_| Ok(())).await
+    }
+
+    /// The same, with something done while no server runs.
+    pub async fn kill_and_restart_after(
+        &mut self,
+        work: impl FnOnce(&Machine) -> Result<()>,
+    ) -> Result<()> {
         self.server.signal(Signal::SIGKILL)?;
         self.server.wait(PATIENCE)?;
+        work(&self.machine)?;
         self.server = start(&self.machine, &self.arguments)?;
         let channel = connect(&self.machine, &mut self.server).await?;
         self.runtime = RuntimeServiceClient::new(channel.clone());

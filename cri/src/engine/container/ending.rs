@@ -63,16 +63,17 @@ impl Engine {
     ///
     /// What could not be removed; the record stays then, for another try.
     pub async fn remove(&self, wanted: &str) -> Result<(), Error> {
-        let Some(record) = self.records().find_container(wanted)? else {
+        let Some((pod_id, id)) = self.records().find_container_id(wanted)? else {
             return Ok(());
         };
         self.to_the_end(move |engine| async move {
-            let Some(locked) = gone_is_none(engine.records().lock_pod(&record.pod_id).await)?
-            else {
+            let Some(locked) = gone_is_none(engine.records().lock_pod(&pod_id).await)? else {
                 return Ok(());
             };
-            let pod = locked.read()?;
-            engine.take_away(&locked, &pod, &record.id).await
+            let Some(known) = gone_is_none(engine.read_or_salvage(&locked))? else {
+                return Ok(());
+            };
+            engine.take_away(&locked, known.record(), &id).await
         })
         .await
     }
