@@ -1,5 +1,6 @@
 //! What the server says, and how much of it. The level can change while it runs.
 
+use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_cri::configuration::{self, LogFormat, keys::LEVELS};
@@ -42,7 +43,11 @@ pub fn start(log: &configuration::Log, spans: Option<SpanLayer>) -> Result<Log> 
         Err(_) => filter(&log.level)?,
     };
     let (filter, handle) = reload::Layer::new(chosen);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        // A journal or a file shows colours as noise.
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     let lines = match log.format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines.json().with_filter(filter).boxed(),
