@@ -58,7 +58,7 @@ fn damaged_records_are_named_and_the_others_live_on() -> Result<()> {
             })
             .await?;
         // The sound one is there and does what it is asked to.
-        ensure!(listed(&mut world).await? == [sound.clone()]);
+        ensure!(listed(&mut world).await? == std::slice::from_ref(&sound));
         let (text, _) = world.exec(&runs, &["echo", "well"]).await?;
         ensure!(text == "well\n", "{text}");
         // Each damaged file is named, in the log and to who asks for it.
@@ -104,7 +104,7 @@ fn a_record_of_another_version_is_left_to_that_version() -> Result<()> {
         world
             .kill_and_restart_after(|_| edit(&file, version(now, then)))
             .await?;
-        ensure!(listed(&mut world).await? == [sound.clone()]);
+        ensure!(listed(&mut world).await? == std::slice::from_ref(&sound));
         let log = world.log_text();
         ensure!(
             log.contains("has format 7, this program reads format 1"),
@@ -162,10 +162,10 @@ fn a_full_disk_is_told_of_and_pods_can_still_be_removed() -> Result<()> {
         let pod_sandbox_id = leaves.clone();
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id };
         world.runtime.remove_pod_sandbox(request).await?;
-        ensure!(listed(&mut world).await? == [there.clone()]);
+        ensure!(listed(&mut world).await? == std::slice::from_ref(&there));
         // A server starts on a full disk too, and finds the pod.
         world.kill_and_restart().await?;
-        ensure!(listed(&mut world).await? == [there.clone()]);
+        ensure!(listed(&mut world).await? == std::slice::from_ref(&there));
         within(&world.machine, &["rm", &format!("{path}/fill")])?;
         let late = world.run_sandbox(world.sandbox("late")).await?;
         world.remove_sandbox(&late).await?;
