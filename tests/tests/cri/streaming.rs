@@ -11,6 +11,8 @@ use berth_tests::machine::{LIMIT, Machine, Running};
 use berth_tests::terminal::Terminal;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 use self::client::{Client, request};
@@ -308,6 +310,60 @@ async fn forward_ports(world: &mut World) {
             let heard = client.hear_until(data).await.unwrap();
             assert_eq!(heard.text(data), "hello");
         }
+    }
+}
+
+/// As clients from before SPDY in WebSocket do it: the ports stand in the call,
+/// and each has two channels, whose first message is the port's number.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_carried_over_plain_websocket() {
+    let mut world = World::new().await.unwrap();
+    let call = v1::PortForwardRequest {
+        pod_sandbox_id: world.sandbox.clone(),
+        port: vec![7777, 1],
+    };
+    let url = world.rpc.port_forward(call).await.unwrap().into_inner().url;
+    let head = format!(
+        "GET PATH HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: {V4}\r\n\r\n"
+    );
+    let (mut stream, answer) = request(world.machine.host(), &url, &head).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    // One binary message for channel 0, masked by zeros (RFC 6455, section 5.2).
+    let mut message = vec![0x82, 0x80 | 6, 0, 0, 0, 0, 0];
+    message.extend(b"hello");
+    stream.write_all(&message).await.unwrap();
+    let mut heard = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    let said = |text: &[u8], what: &str| String::from_utf8_lossy(text).contains(what);
+    while !(said(&heard[0], "hello") && said(&heard[3], "port 1")) {
+        let reading = server_message(&mut stream);
+        let message = tokio::time::timeout(LIMIT, reading).await.unwrap().unwrap();
+        let (channel, bytes) = message.split_first().unwrap();
+        heard[usize::from(*channel)].extend(bytes);
+    }
+    for (channel, port) in [(0, 7777u16), (1, 7777), (2, 1), (3, 1)] {
+        assert!(heard[channel].starts_with(&port.to_le_bytes()), "{heard:?}");
+    }
+    drop(stream);
+    world.end().unwrap();
+}
+
+/// One message of a server, which masks none; of at most 64 KiB.
+async fn server_message(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    loop {
+        let (kind, short) = (stream.read_u8().await?, stream.read_u8().await?);
+        let length = match short {
+            126 => usize::from(stream.read_u16().await?),
+            short => usize::from(short),
+        };
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).await?;
+        // Pings and the like have no channel.
+        if kind == 0x82 && !bytes.is_empty() {
+            return Ok(bytes);
+        }
+        ensure!(kind != 0x88, "the server closes: {bytes:?}");
     }
 }
 
