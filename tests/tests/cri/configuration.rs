@@ -5,8 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
 use berth_tests::machine::Machine;
+use tonic::Code;
 
-use crate::world::{run_configured, socket};
+use crate::world::{refused, run_configured, socket};
 
 #[test]
 fn the_written_file_is_sound_and_a_mistake_is_named() -> Result<()> {
@@ -107,6 +108,33 @@ fn what_the_file_says_is_done() -> Result<()> {
         let first = first.lines().next().context("it says something")?;
         let line: serde_json::Value = serde_json::from_str(first)?;
         ensure!(line["level"].is_string(), "{line}");
+        Ok(world)
+    })
+}
+
+/// On a machine with systemd the driver is there, and a start would succeed.
+#[test]
+fn a_driver_that_cannot_be_had_is_refused_at_the_start() -> Result<()> {
+    if std::path::Path::new("/run/systemd/system").is_dir() {
+        eprintln!("systemd runs here: its absence was not judged");
+        return Ok(());
+    }
+    let machine = Machine::new()?;
+    let text = "[runtime]\ncgroup_driver = \"systemd\"\n";
+    let file = machine.write("cri.toml", text)?.display().to_string();
+    let said = machine.berth_fails(1, &["cri", "--config", &file])?;
+    ensure!(
+        said.contains("runtime.cgroup_driver: \"systemd\" cannot be had; nothing was started"),
+        "{said}"
+    );
+    machine.assert_clean()?;
+    run_configured("", async |mut world| {
+        // A slice under the other driver is named, with the key that decides.
+        let mut config = world.sandbox("web");
+        let parent = "kubepods-besteffort-podx.slice".to_owned();
+        config.linux.get_or_insert_default().cgroup_parent = parent;
+        let outcome = world.run_handled(config, "").await;
+        refused(outcome, Code::Unimplemented, "runtime.cgroup_driver")?;
         Ok(world)
     })
 }
