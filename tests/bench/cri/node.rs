@@ -95,7 +95,8 @@ impl Node {
             let log = std::fs::read_to_string(host.work_dir().join("daemon.log"))?;
             let _ = daemon.kill();
             daemon.wait()?;
-            bail!("it does not serve:\n{log}");
+            eprintln!("{log}");
+            bail!("it does not serve within half a minute");
         };
         let node = Node {
             daemon,
@@ -111,6 +112,8 @@ impl Node {
         ImageServiceClient::new(node.channel.clone())
             .pull_image(request)
             .await?;
+        // Debian's crun does not know the version that containerd 2 writes.
+        node.one_pod("trial").await.context("the first pod")?;
         Ok(node)
     }
 
@@ -342,7 +345,13 @@ async fn ready(channel: &Channel) -> bool {
     let mut client = RuntimeServiceClient::new(channel.clone());
     let reply = client.status(v1::StatusRequest::default()).await;
     let status = reply.ok().and_then(|reply| reply.into_inner().status);
-    status.is_some_and(|status| status.conditions.iter().all(|condition| condition.status))
+    // containerd has conditions of its own beside the two that a kubelet waits for.
+    status.is_some_and(|status| {
+        ["RuntimeReady", "NetworkReady"].iter().all(|name| {
+            let mut conditions = status.conditions.iter();
+            conditions.any(|condition| condition.r#type == *name && condition.status)
+        })
+    })
 }
 
 fn image() -> v1::ImageSpec {
