@@ -16,7 +16,9 @@
 //! because the kernel drops a flock with its process, and undoes it
 //! (`recover.rs`).
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -25,12 +27,16 @@ use berth_runtime::monitor::protocol::ExitRecord;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use known::Known;
+
 use super::error::{Error, ErrorKind};
 use super::id::choose_id;
 use crate::v1;
 
 /// Files on disk: reading a directory, replacing a file at once.
 pub(crate) mod files;
+/// What was read before and is the same.
+mod known;
 /// One writer a pod, told from a dead one by the kernel.
 pub mod lock;
 
@@ -65,8 +71,8 @@ impl<'de, M: prost::Message + Default> Deserialize<'de> for Encoded<M> {
 /// Where a sandbox is in its life, as far as the record knows.
 ///
 /// ```text
-/// half-made ──▶ ready ──▶ stopped ──▶ (no record)
-///     └────────────────────────────────▶ undone
+/// half-made ──▶ ready ──▶ stopping ──▶ stopped ──▶ (no record)
+///     └──────────────────────────────────────────▶ undone
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -75,6 +81,9 @@ pub enum PodPhase {
     HalfMade,
     /// It was made. It is ready as long as its monitor answers.
     Ready,
+    /// Somebody ends it, or died while ending it: it is not used any more, and
+    /// whoever finds its lock free goes on.
+    Stopping,
     /// Its processes are gone and its network is given back.
     Stopped,
 }
@@ -245,7 +254,20 @@ pub struct Listing<R> {
 #[derive(Debug, Clone)]
 pub struct Records {
     pods: PathBuf,
+    read: Arc<Read>,
 }
+
+/// What was read before, shared by all who hold the records.
+#[derive(Debug, Default)]
+struct Read {
+    pods: Known<PodRecord>,
+    containers: Known<ContainerRecord>,
+    /// The sandbox of each container that was looked for.
+    owners: Mutex<HashMap<String, String>>,
+}
+
+/// The one folder of [`Read::pods`].
+const ALL_PODS: &str = "";
 
 impl Records {
     /// Opens the records below a data directory.
@@ -256,7 +278,10 @@ impl Records {
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let pods = data_dir.join("pods");
         files::ensure_directory(&pods)?;
-        Ok(Self { pods })
+        Ok(Self {
+            pods,
+            read: Arc::default(),
+        })
     }
 
     /// Every sandbox, half-made ones too.
@@ -269,7 +294,10 @@ impl Records {
             records: Vec::new(),
             damaged: Vec::new(),
         };
-        for id in self.pod_ids()? {
+        let ids = self.pod_ids()?;
+        self.read.pods.keep_names(ALL_PODS, &ids);
+        self.read.containers.keep_folders(&ids);
+        for id in ids {
             match self.read_pod(&id) {
                 Ok(Some(record)) => listing.records.push(record),
                 // Removed meanwhile, or its maker has not written yet.
@@ -290,7 +318,9 @@ impl Records {
             records: Vec::new(),
             damaged: Vec::new(),
         };
-        for id in self.container_ids(pod_id)? {
+        let ids = self.container_ids(pod_id)?;
+        self.read.containers.keep_names(pod_id, &ids);
+        for id in ids {
             match self.read_container(pod_id, &id) {
                 Ok(Some(record)) => listing.records.push(record),
                 Ok(None) => {}
@@ -316,7 +346,10 @@ impl Records {
     ///
     /// `Invalid` when several ids begin so.
     pub fn find_container_id(&self, wanted: &str) -> Result<Option<(String, String)>, Error> {
-        let mut owners = std::collections::BTreeMap::new();
+        if let Some(found) = self.find_again(wanted) {
+            return Ok(Some(found));
+        }
+        let mut owners = HashMap::new();
         for pod_id in self.pod_ids()? {
             for id in self.container_ids(&pod_id)? {
                 owners.insert(id, pod_id.clone());
@@ -324,7 +357,28 @@ impl Records {
         }
         let known: Vec<String> = owners.keys().cloned().collect();
         let chosen = choose_id("container", wanted, &known)?;
-        Ok(chosen.and_then(|id| Some((owners.remove(&id)?, id))))
+        let found = chosen.and_then(|id| Some((owners.remove(&id)?, id)));
+        if let Some((pod_id, id)) = &found {
+            let mut seen = self.owners();
+            // Those that were removed are in the way one day.
+            if seen.len() > 2 * known.len() {
+                seen.clear();
+            }
+            seen.insert(id.clone(), pod_id.clone());
+        }
+        Ok(found)
+    }
+
+    /// A container that was found before by its whole id, and is still there.
+    fn find_again(&self, id: &str) -> Option<(String, String)> {
+        let pod_id = self.owners().get(id)?.clone();
+        let there = self.container_path(&pod_id, id).exists();
+        there.then(|| (pod_id, id.to_owned()))
+    }
+
+    fn owners(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        let owners = self.read.owners.lock();
+        owners.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The sandbox of an id, or of the beginning of one.
@@ -357,7 +411,8 @@ impl Records {
     ///
     /// `Storage` when the file is damaged.
     pub fn read_pod(&self, id: &str) -> Result<Option<PodRecord>, Error> {
-        files::read_json(&self.pod_path(id), FORMAT)
+        let path = self.pod_path(id);
+        self.read.pods.read(ALL_PODS, id, &path, FORMAT)
     }
 
     /// One container by its whole id.
@@ -366,7 +421,8 @@ impl Records {
     ///
     /// `Storage` when the file is damaged.
     pub fn read_container(&self, pod_id: &str, id: &str) -> Result<Option<ContainerRecord>, Error> {
-        files::read_json(&self.container_path(pod_id, id), FORMAT)
+        let path = self.container_path(pod_id, id);
+        self.read.containers.read(pod_id, id, &path, FORMAT)
     }
 
     /// The ids of all sandboxes, also of those whose record is damaged.

@@ -69,6 +69,10 @@ impl Engine {
         if record.phase == PodPhase::HalfMade {
             return self.undo_half_made(locked, &record).await;
         }
+        if record.phase == PodPhase::Stopping {
+            tracing::info!(pod = %record.id, "going on with the end of a sandbox");
+            return self.stop_locked(&locked, record).await;
+        }
         let mut failures = Failures::default();
         let listing = self.records().list_containers(&record.id)?;
         for damaged in &listing.damaged {

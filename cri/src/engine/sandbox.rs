@@ -278,9 +278,14 @@ impl Engine {
         .await
     }
 
-    async fn stop_locked(&self, locked: &LockedPod, mut record: PodRecord) -> Result<(), Error> {
+    pub(super) async fn stop_locked(
+        &self,
+        locked: &LockedPod,
+        mut record: PodRecord,
+    ) -> Result<(), Error> {
+        note_end(locked, &mut record);
         self.take_down(locked, &record).await?;
-        if record.phase == PodPhase::Ready {
+        if record.phase != PodPhase::Stopped {
             record.phase = PodPhase::Stopped;
             locked.write(&record)?;
         }
@@ -300,9 +305,13 @@ impl Engine {
             let Some(locked) = gone_is_none(engine.records().lock_pod(&id).await)? else {
                 return Ok(());
             };
-            let Some(known) = gone_is_none(engine.read_or_salvage(&locked))? else {
-                return Ok(());
+            let mut known = match gone_is_none(engine.read_or_salvage(&locked))? {
+                None => return Ok(()),
+                Some(known) => known,
             };
+            if let Known::Whole(record) = &mut known {
+                note_end(&locked, record);
+            }
             let record = known.record();
             // Nobody will ask any more, and a full disk must not keep what fills it.
             engine.end_pod(&locked, record, Exits::Forget).await?;
@@ -427,6 +436,19 @@ impl Engine {
         match ready {
             true => v1::PodSandboxState::SandboxReady,
             false => v1::PodSandboxState::SandboxNotready,
+        }
+    }
+}
+
+/// Writes down that a pod ends, before its monitor hears of it: were this process
+/// killed in between, nobody may take the pod for one that can be used.
+///
+/// A disk that is full must not keep a pod alive, so a failure is only told of.
+fn note_end(locked: &LockedPod, record: &mut PodRecord) {
+    if record.phase == PodPhase::Ready {
+        record.phase = PodPhase::Stopping;
+        if let Err(error) = locked.write_intent(record) {
+            tracing::warn!(pod = %record.id, "not noted that it ends: {}", error.chain());
         }
     }
 }

@@ -8,6 +8,8 @@
 //! none of these, pod stopped ─────▶ exited, nobody saw how
 //! ```
 
+use std::collections::HashMap;
+
 use berth_runtime::monitor::protocol::{
     ContainerRecord as Live, ContainerState as LiveState, ExitRecord,
 };
@@ -150,12 +152,21 @@ impl Engine {
         }
         let pod_dir = self.paths().pod(&pod.id);
         let live = monitor_link::status(&pod_dir).await?.unwrap_or_default();
+        let mut live: HashMap<String, Live> = live
+            .into_iter()
+            .map(|live| (live.id.clone(), live))
+            .collect();
         records
             .into_iter()
             .map(|record| {
+                let live = live.remove(&record.id);
                 let seen = Seen {
-                    live: live.iter().find(|live| live.id == record.id).cloned(),
-                    exit: monitor_link::read_exit(&pod_dir, &record.id)?,
+                    // A monitor that answers knows every exit that it wrote down.
+                    exit: match &live {
+                        Some(_) => None,
+                        None => monitor_link::read_exit(&pod_dir, &record.id)?,
+                    },
+                    live,
                 };
                 Ok(judge(record, pod.phase, &seen))
             })

@@ -1,0 +1,227 @@
+//! Records that were read before, as long as their files are the same.
+//!
+//! A kubelet lists everything every second, and decoding a thousand records
+//! takes longer than asking the kernel whether one of them changed. A record is
+//! only ever replaced by a rename, so a file that is the same has the same inode
+//! and the same time of change (inode(7)).
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, Metadata};
+use std::io::ErrorKind as Io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::de::DeserializeOwned;
+
+use super::files;
+use crate::engine::error::Error;
+
+/// A younger file may be replaced by one with the same inode and the same time:
+/// the kernel's clock for files has steps, of 10 ms at the most.
+const SETTLED: Duration = Duration::from_millis(20);
+
+/// What was read, by folder and name.
+#[derive(Debug)]
+pub(super) struct Known<R> {
+    folders: Mutex<HashMap<String, HashMap<String, Entry<R>>>>,
+}
+
+#[derive(Debug)]
+struct Entry<R> {
+    identity: Identity,
+    record: R,
+}
+
+/// What no two files share, nor two contents of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds))
+        else {
+            return false;
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        now.duration_since(changed).is_ok_and(|age| age >= SETTLED)
+    }
+}
+
+impl<R> Default for Known<R> {
+    fn default() -> Self {
+        Self {
+            folders: Mutex::default(),
+        }
+    }
+}
+
+impl<R: Clone + DeserializeOwned> Known<R> {
+    /// The record in a file; none when there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the file is damaged, `Unsupported` for another format.
+    pub fn read(
+        &self,
+        folder: &str,
+        name: &str,
+        path: &Path,
+        format: u32,
+    ) -> Result<Option<R>, Error> {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if matches!(error.kind(), Io::NotFound | Io::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(files::storage("read", path, error)),
+        };
+        let identity = Identity::of(&metadata);
+        if let Some(record) = self.look_up(folder, name, identity) {
+            return Ok(Some(record));
+        }
+        // Should the file be replaced here, the identity is one that no file has any more.
+        let read: Option<R> = files::read_json(path, format)?;
+        if let Some(record) = &read
+            && identity.is_settled(SystemTime::now())
+        {
+            let record = record.clone();
+            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+            let entries = folders.entry(folder.to_owned()).or_default();
+            entries.insert(name.to_owned(), Entry { identity, record });
+        }
+        Ok(read)
+    }
+
+    fn look_up(&self, folder: &str, name: &str, identity: Identity) -> Option<R> {
+        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = folders.get(folder)?.get(name)?;
+        (entry.identity == identity).then(|| entry.record.clone())
+    }
+
+    /// Forgets what is no longer in a folder.
+    pub fn keep_names(&self, folder: &str, names: &[String]) {
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entries) = folders.get_mut(folder)
+            && entries.len() > names.len()
+        {
+            let names: HashSet<&String> = names.iter().collect();
+            entries.retain(|name, _| names.contains(name));
+        }
+    }
+
+    /// Forgets folders that are gone.
+    pub fn keep_folders(&self, names: &[String]) {
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if folders.len() > names.len() {
+            let names: HashSet<&String> = names.iter().collect();
+            folders.retain(|name, _| names.contains(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: u32 = 1;
+
+    #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Record {
+        format: u32,
+        word: String,
+    }
+
+    fn record(word: &str) -> Record {
+        Record {
+            format: FORMAT,
+            word: word.to_owned(),
+        }
+    }
+
+    fn write(path: &Path, word: &str) {
+        files::replace_json(path, &record(word)).unwrap();
+    }
+
+    #[test]
+    fn a_replaced_file_is_read_again_and_an_old_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let known = Known::<Record>::default();
+        let read = || known.read("f", "a", &path, FORMAT).unwrap();
+        assert_eq!(read(), None);
+        for word in ["one", "two", "six"] {
+            write(&path, word);
+            assert_eq!(read(), Some(record(word)));
+            std::thread::sleep(SETTLED * 2);
+            assert_eq!(read(), Some(record(word)));
+            let identity = Identity::of(&fs::metadata(&path).unwrap());
+            assert_eq!(known.look_up("f", "a", identity), Some(record(word)));
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read(), None);
+    }
+
+    #[test]
+    fn a_file_that_is_still_young_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write(&path, "one");
+        let identity = Identity::of(&fs::metadata(&path).unwrap());
+        let (seconds, nanoseconds) = identity.changed;
+        let changed = SystemTime::UNIX_EPOCH
+            + Duration::new(
+                u64::try_from(seconds).unwrap(),
+                u32::try_from(nanoseconds).unwrap(),
+            );
+        assert!(!identity.is_settled(changed));
+        assert!(!identity.is_settled(changed - Duration::from_secs(1)));
+        assert!(identity.is_settled(changed + SETTLED));
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write(&path, "one");
+        std::thread::sleep(SETTLED * 2);
+        let known = Known::<Record>::default();
+        let identity = Identity::of(&fs::metadata(&path).unwrap());
+        for (folder, name) in [("f", "a"), ("f", "b"), ("g", "a")] {
+            known.read(folder, name, &path, FORMAT).unwrap();
+        }
+        known.keep_names("f", &["b".to_owned()]);
+        assert_eq!(known.look_up("f", "a", identity), None);
+        assert!(known.look_up("f", "b", identity).is_some());
+        known.keep_folders(&["f".to_owned()]);
+        assert_eq!(known.look_up("g", "a", identity), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        fs::write(&path, "{").unwrap();
+        let known = Known::<Record>::default();
+        for _ in 0..2 {
+            let error = known.read("f", "a", &path, FORMAT).unwrap_err();
+            assert!(error.to_string().contains("a.json is damaged"), "{error}");
+        }
+    }
+}
