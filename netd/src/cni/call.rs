@@ -143,7 +143,7 @@ pub fn plan_gc(
         .iter()
         .map(|one| json!({ "containerID": one.pod_id, "ifname": one.interface }))
         .collect();
-    // The second name is that of the specification's first print, which some
+    // The first name is that of the specification's first print, which some
     // plugins were written to.
     input.insert("cni.dev/attachments".to_owned(), valid.clone());
     input.insert("cni.dev/valid-attachments".to_owned(), valid);
