@@ -4,7 +4,7 @@
 //! keeps its output open; so it has a time, its output a limit, and it is a
 //! process group of its own, which is killed as a whole.
 //!
-//! Its standard input is a *file*, and for ADD, DEL and GC the very file whose
+//! Its standard input is a *file*, and for ADD, DEL, CHECK and GC the very file whose
 //! lock (flock(2)) the caller holds. The lock belongs to the open file and so
 //! to the plugin as well: when berth is killed in the middle, the lock is free
 //! only once the plugin has ended too. Whoever takes it knows that nobody works
@@ -101,7 +101,7 @@ pub async fn run_plugin(
 ) -> Result<Vec<u8>, Failure> {
     let broken = |error| Failure::Broken(error);
     let mut child = start(path, call, input).map_err(broken)?;
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut group = Group::of(&child);
     let outcome = match tokio::time::timeout(limit, converse(&mut child)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Error::new(
@@ -113,14 +113,44 @@ pub async fn run_plugin(
         )),
     };
     if outcome.is_err() {
-        end_group(group);
+        group.end();
         // It cannot refuse SIGKILL; this takes it from the table of processes.
         let _ = child.wait().await;
     }
+    group.release();
     let ended = outcome.map_err(broken)?;
     match ended.status.success() {
         true => Ok(ended.output),
         false => Err(failure(&ended)),
+    }
+}
+
+/// A plugin and what it started. Killed when this is dropped: whoever asked has
+/// gone, and tokio would kill the plugin alone.
+#[derive(Debug)]
+struct Group {
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Self { leader }
+    }
+
+    fn end(&mut self) {
+        end_group(self.leader.take());
+    }
+
+    /// The plugin has ended; what it left behind may go on.
+    fn release(&mut self) {
+        self.leader = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -263,15 +293,27 @@ pub fn end_orphans(file: &File) {
     };
     for entry in processes.flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
             continue;
         };
         let Ok(input) = fs::metadata(entry.path().join("fd/0")) else {
             continue;
         };
         if (input.dev(), input.ino()) == (wanted.dev(), wanted.ino()) {
-            tracing::warn!(pid, "killing a plugin that a killed process left behind");
-            end_group(Pid::from_raw(pid));
+            end_orphan(pid);
         }
     }
+}
+
+fn end_orphan(pid: Pid) {
+    let number = pid.as_raw_pid();
+    tracing::warn!(
+        pid = number,
+        "killing a plugin that a killed process left behind"
+    );
+    end_group(Some(pid));
+    // What a plugin started leads no group, and holds the lock as much as the
+    // plugin did. It is gone if it was of the group.
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
