@@ -228,7 +228,8 @@ impl Cni {
             self.settings.bin_dirs.clone(),
         )?;
         if let Err(error) = self.record(&attachment).await {
-            self.attachments.remove(pod_id, lock)?;
+            // The failure above is the one to report.
+            let _ = self.attachments.remove(pod_id, lock);
             return Err(error);
         }
         let done = match self.add(&attachment, &lock).await {
@@ -259,7 +260,7 @@ impl Cni {
     ///
     /// `Plugin` or `Storage`; asking again continues.
     pub async fn detach(&self, pod_id: &str) -> Result<(), Error> {
-        if !self.attachments.pod_ids()?.contains(pod_id) {
+        if !self.attachments.has_files_of(pod_id)? {
             return Ok(());
         }
         let lock = self.attachments.lock_pod(pod_id, self.patience()).await?;
@@ -434,7 +435,9 @@ impl Cni {
     ) -> Result<Vec<u8>, Error> {
         let path = find_plugin(&call.program, bin_dirs).map_err(|error| in_call(call, error))?;
         tracing::debug!(plugin = %path.display(), command = %call.command, "CNI");
-        match run_plugin(&path, call, lock.input(), self.settings.timeout).await {
+        let outcome = run_plugin(&path, call, lock.input(), self.settings.timeout).await;
+        lock.plugin_ended();
+        match outcome {
             Ok(output) => Ok(output),
             Err(Failure::Refused(error))
                 if call.command == Command::Del && error.code == CODE_UNKNOWN_POD =>
@@ -445,7 +448,7 @@ impl Cni {
         }
     }
 
-    /// Longer than the plugins of one pod take; whoever waits is told then.
+    /// Longer than a plugin that hangs; whoever waits on is told then.
     fn patience(&self) -> Duration {
         self.settings.timeout * 2
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   DATA/net/cni/POD.json     the attachment: written before the first ADD,
 //!                             removed after the last DEL
+//!   DATA/net/cni/POD.new      the next attachment, until it is whole
 //!   DATA/net/cni/POD.call     lock of one pod's calls, and their input
 //!   DATA/net/cni/store.lock   lock of the whole directory, and the input of GC
 //! ```
@@ -16,6 +17,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -34,6 +36,8 @@ const STORE_LOCK: &str = "store.lock";
 const RECORD: &str = ".json";
 const CALL: &str = ".call";
 const UNFINISHED: &str = ".new";
+/// A pod's files, in the order of their removal.
+const FILES: [&str; 3] = [UNFINISHED, RECORD, CALL];
 /// How long a plugin may go on whose berth was killed.
 const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -102,12 +106,30 @@ pub struct Attachments {
 #[derive(Debug)]
 pub struct CallLock {
     file: File,
+    plugin_runs: AtomicBool,
 }
 
 impl CallLock {
-    /// The file that plugins get as their standard input.
+    /// The file, for a plugin that gets it as its standard input. Until that has
+    /// ended (`plugin_ended`) the lock is the plugin's as well.
     pub fn input(&self) -> &File {
+        self.plugin_runs.store(true, Ordering::Relaxed);
         &self.file
+    }
+
+    /// Nobody but the caller is at work any more.
+    pub fn plugin_ended(&self) {
+        self.plugin_runs.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for CallLock {
+    fn drop(&mut self) {
+        // What a plugin that has ended left behind may have the file open still,
+        // and would keep the lock for as long as it lives.
+        if !self.plugin_runs.load(Ordering::Relaxed) {
+            let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        }
     }
 }
 
@@ -134,11 +156,31 @@ impl Attachments {
     ///
     /// `Storage` when the directory cannot be read.
     pub fn pod_ids(&self) -> Result<BTreeSet<String>, Error> {
+        self.names_without(&[RECORD])
+    }
+
+    /// Whether there is a file of a pod. Who is killed before the record is
+    /// whole leaves the others.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be read.
+    pub fn has_files_of(&self, pod_id: &str) -> Result<bool, Error> {
+        Ok(self.names_without(&FILES)?.contains(pod_id))
+    }
+
+    /// The names that end in one of these, without it.
+    fn names_without(&self, suffixes: &[&str]) -> Result<BTreeSet<String>, Error> {
         let entries = fs::read_dir(&self.directory)
             .map_err(|error| storage("list", &self.directory, error))?;
         let names = entries.flatten().map(|entry| entry.file_name());
         Ok(names
-            .filter_map(|name| Some(name.to_str()?.strip_suffix(RECORD)?.to_owned()))
+            .filter_map(|name| {
+                let name = name.to_str()?;
+                let mut suffixes = suffixes.iter();
+                let pod_id = suffixes.find_map(|suffix| name.strip_suffix(*suffix))?;
+                Some(pod_id.to_owned())
+            })
             .collect())
     }
 
@@ -213,7 +255,7 @@ impl Attachments {
     /// `Storage`.
     pub fn remove(&self, pod_id: &str, lock: CallLock) -> Result<(), Error> {
         // The lock goes last: while it is held, the record tells the truth.
-        for suffix in [UNFINISHED, RECORD, CALL] {
+        for suffix in FILES {
             let path = self.path(pod_id, suffix);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -259,7 +301,12 @@ async fn lock(path: &Path, patience: Duration) -> Result<CallLock, Error> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // It may have been removed between the two calls: then the lock is
             // that of a file which nobody else will find.
-            Ok(()) if is_at(&file, path) => return Ok(CallLock { file }),
+            Ok(()) if is_at(&file, path) => {
+                return Ok(CallLock {
+                    file,
+                    plugin_runs: AtomicBool::new(false),
+                });
+            }
             Ok(()) => continue,
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(errno) => return Err(storage("flock", path, errno.into())),

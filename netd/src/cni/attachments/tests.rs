@@ -86,3 +86,41 @@ async fn a_lock_whose_taker_died_is_had_once_its_plugin_is_killed() {
         .unwrap();
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
+
+#[tokio::test]
+async fn a_lock_does_not_wait_for_what_a_plugin_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let attachments = Attachments::open(folder.path()).unwrap();
+    let lock = attachments.lock_pod("p1", SOON).await.unwrap();
+    let mut left_behind = std::process::Command::new("sleep")
+        .arg("600")
+        .stdin(lock.input().try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    lock.plugin_ended();
+    drop(lock);
+    let free = attachments.lock_pod("p1", SOON).await;
+    left_behind.kill().unwrap();
+    left_behind.wait().unwrap();
+    // A plugin that was broken off may be at work still.
+    let broken_off = free.unwrap();
+    let _at_work = broken_off.input().try_clone().unwrap();
+    drop(broken_off);
+    let held = attachments.lock_pod("p1", SOON).await;
+    assert!(held.is_err(), "{held:?}");
+}
+
+#[tokio::test]
+async fn what_was_left_before_the_record_was_whole_is_found_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let attachments = Attachments::open(folder.path()).unwrap();
+    drop(attachments.lock_pod("p1", SOON).await.unwrap());
+    fs::write(folder.path().join("p1.new"), "{").unwrap();
+    assert!(attachments.pod_ids().unwrap().is_empty());
+    assert!(attachments.has_files_of("p1").unwrap());
+    assert!(!attachments.has_files_of("p").unwrap());
+    let lock = attachments.lock_pod("p1", SOON).await.unwrap();
+    attachments.remove("p1", lock).unwrap();
+    assert!(!attachments.has_files_of("p1").unwrap());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
