@@ -137,16 +137,21 @@ impl Engine {
     async fn reconcile_network(&self) -> Result<(), Error> {
         // Half-made ones too: their maker may live and be about to write.
         let live: BTreeSet<String> = self.records().pod_ids()?.into_iter().collect();
-        let given_back = self
-            .netd()
-            .reconcile(&live)
-            .await
-            .map_err(super::sandbox::network_error)?;
-        let cni = Box::pin(self.cni().reconcile(&live)).await;
-        let let_go = cni.map_err(super::sandbox::network_error)?;
-        for pod in given_back.into_iter().chain(let_go) {
-            tracing::info!(%pod, "gave back the network of a pod that is no more");
+        let mut failures = Failures::default();
+        // Neither waits for the other: a machine with plugins may lack what ours needs.
+        for outcome in [
+            self.netd().reconcile(&live).await,
+            Box::pin(self.cni().reconcile(&live)).await,
+        ] {
+            match outcome {
+                Ok(given_back) => {
+                    for pod in given_back {
+                        tracing::info!(%pod, "gave back the network of a pod that is no more");
+                    }
+                }
+                Err(error) => failures.note(Err(super::sandbox::network_error(error))),
+            }
         }
-        Ok(())
+        failures.into_result("networks of pods that are no more")
     }
 }
