@@ -305,6 +305,15 @@ impl Cni {
         Ok(attachment.and_then(|attachment| attachment.result))
     }
 
+    /// Whether plugins have attached a pod, or had begun to.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub fn has_record_of(&self, pod_id: &str) -> Result<bool, Error> {
+        Ok(self.attachments.read(pod_id)?.is_some())
+    }
+
     /// Lets go of pods that are no more. Returns which.
     ///
     /// A pod is no more if it is not in `live` and the process that attached it

@@ -83,9 +83,9 @@ impl Engine {
             oci_arguments,
             oci_state: None,
             cgroup: format!("{}/{id}", self.config().cgroup_parent),
-            // Plugins' results are kept beside the records.
-            network_by: match self.cni().result(id) {
-                Ok(Some(_)) => NetworkBy::Cni,
+            // What plugins attached, or had begun to, has a record of its own.
+            network_by: match self.cni().has_record_of(id) {
+                Ok(true) => NetworkBy::Cni,
                 _ => NetworkBy::Netd,
             },
             network: None,
