@@ -17,7 +17,7 @@ mod node;
 #[path = "cni/trouble.rs"]
 mod trouble;
 
-use self::node::{BRIDGE, GATEWAY, in_host, run, until};
+use self::node::{BRIDGE, FIRST, GATEWAY, in_host, run, until};
 
 /// What a container of a web server runs.
 const SERVE: &str = "mkdir /www && echo hello >/www/index.html && exec httpd -f -p 80 -h /www";
@@ -77,13 +77,12 @@ fn a_pod_is_reached_by_both_families_and_by_its_host_port() -> Result<()> {
 
         // Another pod asks for the port, then the first one goes.
         let mut rival = world.sandbox("rival");
-        rival.port_mappings = world.sandbox("web").port_mappings;
-        rival.port_mappings.push(v1::PortMapping {
+        rival.port_mappings = vec![v1::PortMapping {
             protocol: v1::Protocol::Tcp as i32,
             container_port: 81,
             host_port: 8080,
             host_ip: String::new(),
-        });
+        }];
         let outcome = world.run_sandbox(rival.clone()).await;
         let error = outcome.err().context("the port is taken")?;
         ensure!(
@@ -108,13 +107,7 @@ fn older_versions_of_the_specification_serve() -> Result<()> {
     run(async |mut world, node| {
         for version in ["0.4.0", "1.0.0"] {
             node.configure(&node.network(version))?;
-            let file = format!("\"cniVersion\":\"{version}\"");
-            until(version, async || {
-                let request = v1::StatusRequest { verbose: true };
-                let info = world.runtime.status(request).await?.into_inner().info;
-                Ok(info["cni"].contains(&file))
-            })
-            .await?;
+            wait_for_info(&mut world, &format!("\"cniVersion\":\"{version}\"")).await?;
             let pod = world.run_sandbox(world.sandbox("web")).await?;
             let info = inspect(&mut world, &pod).await?;
             let result: serde_json::Value = serde_json::from_str(&info["cniResult"])?;
@@ -165,7 +158,8 @@ fn the_kubelets_range_reaches_plugins_that_ask_for_it() -> Result<()> {
                 "",
                 1,
             );
-        node.configure(&ranged)?;
+        node.configure_first(&ranged)?;
+        wait_for_info(&mut world, FIRST).await?;
         let request = v1::UpdateRuntimeConfigRequest {
             runtime_config: Some(v1::RuntimeConfig {
                 network_config: Some(v1::NetworkConfig {
@@ -174,7 +168,6 @@ fn the_kubelets_range_reaches_plugins_that_ask_for_it() -> Result<()> {
             }),
         };
         world.runtime.update_runtime_config(request).await?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
         let pod = world.run_sandbox(world.sandbox("web")).await?;
         let (ip, more) = addresses(&mut world, &pod).await?;
         ensure!(ip.to_string().starts_with("10.97.7."), "{ip}");
@@ -190,8 +183,8 @@ fn a_pod_that_insists_on_its_addresses_gets_them() -> Result<()> {
     run(async |mut world, node| {
         let asking = r#""capabilities":{"ips":true,"mac":true},"#;
         let network = node.network("1.1.0");
-        node.configure(&network.replacen(r#""hairpinMode":true,"#, asking, 1))?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        node.configure_first(&network.replacen(r#""hairpinMode":true,"#, asking, 1))?;
+        wait_for_info(&mut world, FIRST).await?;
         let wished = |addresses: &str| {
             let wishes = [
                 ("berth/cni-ips", addresses),
@@ -301,6 +294,16 @@ fn crictl_shows_what_plugins_made() -> Result<()> {
         crictl(&["rmp", &pod])?;
         Ok(world)
     })
+}
+
+/// Waits until the server tells of its network in these words.
+async fn wait_for_info(world: &mut World, words: &str) -> Result<()> {
+    until(words, async || {
+        let request = v1::StatusRequest { verbose: true };
+        let info = world.runtime.status(request).await?.into_inner().info;
+        Ok(info["cni"].contains(words))
+    })
+    .await
 }
 
 /// The pod's `ip` and its others.

@@ -1,7 +1,6 @@
 //! RuntimeClass handlers: runc and crun make containers, the monitor stays ours.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
@@ -187,7 +186,6 @@ fn a_reload_brings_handlers_and_a_pod_keeps_its_own() -> Result<()> {
         world.reload("[log]\nlevle = \"debug\"\n")?;
         world.wait_for_log("the configuration stays as it was")?;
         ensure!(world.log_text().contains("did you mean level?"));
-        tokio::time::sleep(Duration::from_millis(10)).await;
         world.remove_sandbox(&pod).await?;
         Ok(world)
     })

@@ -338,7 +338,6 @@ fn what_is_the_hosts_is_out_of_reach() -> Result<()> {
         ensure!(fs::read_to_string(path.join("secret"))? == "the host's\n");
         let secret = fs::metadata(path.join("secret"))?;
         ensure!(secret.uid() == 0 && secret.mode() & 0o777 == 0o600);
-        // What it makes where all may write is an id of the pod's.
         world.remove_sandbox(&pod).await?;
         Ok(world)
     })

@@ -24,6 +24,10 @@ const PLUGINS: [&str; 5] = [
     "meta/bandwidth",
     "meta/portmap",
 ];
+/// The file of the node's network.
+const OWN: &str = "10-pods.conflist";
+/// A file that counts before it.
+pub const FIRST: &str = "05-first.conflist";
 /// The bridge of the plugin `bridge`.
 pub const BRIDGE: &str = "cnitest0";
 /// Its addresses, which are the host's.
@@ -114,9 +118,18 @@ impl Node {
 
     /// Puts a network into the directory as tools do: written aside, then renamed.
     pub fn configure(&self, text: &str) -> Result<()> {
-        let aside = self.folder.join("10-pods.conflist.new");
+        self.put(OWN, text)
+    }
+
+    /// The same with a network that counts instead of that one.
+    pub fn configure_first(&self, text: &str) -> Result<()> {
+        self.put(FIRST, text)
+    }
+
+    fn put(&self, name: &str, text: &str) -> Result<()> {
+        let aside = self.folder.join("new");
         fs::write(&aside, text)?;
-        Ok(fs::rename(aside, self.conf_dir.join("10-pods.conflist"))?)
+        Ok(fs::rename(aside, self.conf_dir.join(name))?)
     }
 
     /// How the last plugin answers a command from now on; `well` is as it should.
