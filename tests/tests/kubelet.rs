@@ -1,9 +1,9 @@
 //! A real kubelet on `berth cri`.
 //!
 //! Each test has a machine of its own with a registry, `berth cri` and a
-//! kubelet, which reads its pods from files or from a small API server. Needs
-//! root, and the kubelet that `./x kubelet` builds from its Go module; without it
-//! the suite says loudly that it did not run.
+//! kubelet, which reads its pods from files. Needs root, and the kubelet that
+//! `./x kubelet` builds from its Go module; without it the suite says loudly that
+//! it did not run.
 
 #![allow(
     clippy::unwrap_used,

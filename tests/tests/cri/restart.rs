@@ -83,10 +83,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has ended in every test that went well.
+        // It has ended in order in every test that went well.
         let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
+        let ended = self.child.wait();
+        if !ended.is_ok_and(|status| status.success()) {
             eprintln!("{}", fs::read_to_string(&self.log).unwrap_or_default());
         }
     }

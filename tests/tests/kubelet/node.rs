@@ -63,13 +63,8 @@ pub fn run(settings: Value, test: impl FnOnce(&mut Node) -> Result<()>) -> Resul
         return Ok(());
     }
     let mut node = Node::start(settings)?;
-    let outcome = test(&mut node);
-    if let Err(error) = outcome {
-        let told = node.told();
-        berth_tests::sweep::end_remains(node.machine.host());
-        return Err(error.context(told));
-    }
-    node.end()
+    let outcome = test(&mut node).and_then(|()| node.end());
+    outcome.map_err(|error| error.context(node.told()))
 }
 
 /// `kubelet` and `peer`, where `./x kubelet` puts them.
@@ -354,7 +349,7 @@ impl Node {
 
     /// Takes all pods away, waits until the kubelet has ended them, ends both
     /// programs, and looks for what is left.
-    fn end(mut self) -> Result<()> {
+    fn end(&mut self) -> Result<()> {
         for entry in fs::read_dir(self.machine.host().directory().join("manifests"))? {
             fs::remove_file(entry?.path())?;
         }
