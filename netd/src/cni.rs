@@ -181,7 +181,7 @@ impl Cni {
     ///
     /// # Errors
     ///
-    /// `Invalid`, with what is wrong with each file.
+    /// `Plugin`, with what is wrong with each file.
     pub fn network(&self) -> Result<Arc<NetworkList>, Error> {
         let reading = self.reading();
         if let Some(network) = &reading.network {

@@ -4,7 +4,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_cri::v1;
@@ -17,6 +17,9 @@ use tonic::transport::Endpoint;
 
 use crate::world::{run, socket};
 
+/// How long a word of the server's may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a service manager gives and hears.
 struct Manager {
     words: UnixDatagram,
@@ -25,14 +28,17 @@ struct Manager {
 impl Manager {
     fn on(path: &Path) -> Result<Manager> {
         let words = UnixDatagram::bind(path)?;
-        words.set_read_timeout(Some(stretched(Duration::from_secs(20))))?;
+        words.set_read_timeout(Some(stretched(PATIENCE)))?;
         Ok(Manager { words })
     }
 
     /// Waits for a message that begins so; what came before it does not matter.
     fn hears(&self, begin: &str) -> Result<String> {
         let mut buffer = [0; 4096];
+        // Its other words, as of the watchdog, never end.
+        let deadline = Instant::now() + stretched(PATIENCE);
         loop {
+            ensure!(Instant::now() < deadline, "{begin} was not said");
             let read = self
                 .words
                 .recv(&mut buffer)
