@@ -179,6 +179,10 @@ fn start(path: &Path, call: &PluginCall, input: &File) -> Result<Child, Error> {
         }
     }
     process
+        // What systemd said to us is not for plugins, nor for what they leave behind.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("LISTEN_FDS")
         .envs(call.environment.iter().map(|(name, value)| (*name, value)))
         .current_dir("/")
         .stdin(Stdio::from(stdin))
