@@ -321,3 +321,6 @@ fn end_orphan(pid: Pid) {
     // plugin did. It is gone if it was of the group.
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
+
+#[cfg(test)]
+mod tests;
