@@ -1,5 +1,6 @@
 //! The harness itself: what the other suites lean on must hold first.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use berth_tests::host::Host;
@@ -120,6 +121,14 @@ fn the_sweep_names_what_is_left_behind() {
     ] {
         assert!(message.contains(word), "{word} is not named:\n{message}");
     }
+}
+
+#[test]
+fn a_host_that_goes_ends_what_a_test_left() {
+    let host = Host::new().unwrap();
+    let mut left = host.command("sleep").arg("60").spawn().unwrap();
+    drop(host);
+    assert_eq!(left.wait().unwrap().signal(), Some(9));
 }
 
 #[test]
