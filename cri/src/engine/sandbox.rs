@@ -22,9 +22,7 @@ use super::id::random_id;
 use super::monitor_link::{self, blocking};
 use super::paths::Ipc;
 use super::records::lock::LockedPod;
-use super::records::{
-    Encoded, NetworkBy, PodPhase, PodRecord, Records, files as record_files, no_such_pod,
-};
+use super::records::{Encoded, NetworkBy, PodPhase, PodRecord, files as record_files, no_such_pod};
 use super::salvage::Known;
 use super::spec::namespaces::PodNamespaces;
 use super::spec::user_namespace::PodUsers;
@@ -179,8 +177,8 @@ impl Engine {
     /// What no other sandbox may have is chosen here too, under the same lock.
     async fn reserve_sandbox(&self, plan: &mut SandboxPlan) -> Result<LockedPod, Error> {
         loop {
-            let (records, record) = (self.records().clone(), plan.record.clone());
-            let taken = blocking(move || take_name(&records, record)).await?;
+            let (engine, record) = (self.clone(), plan.record.clone());
+            let taken = blocking(move || take_name(&engine, record)).await?;
             match taken {
                 Name::Taken(reserved) => {
                     plan.record = reserved.record;
@@ -469,7 +467,8 @@ struct Reserved {
     ids: Option<Mappings>,
 }
 
-fn take_name(records: &Records, mut record: PodRecord) -> Result<Name, Error> {
+fn take_name(engine: &Engine, mut record: PodRecord) -> Result<Name, Error> {
+    let records = engine.records();
     let _names = records.lock_names()?;
     let same = |other: &PodRecord| other.config.0.metadata == record.config.0.metadata;
     let listing = records.list_pods()?;
@@ -494,8 +493,8 @@ fn take_name(records: &Records, mut record: PodRecord) -> Result<Name, Error> {
     }
     let ids = match PodUsers::plan(&record.config.0)? {
         PodUsers::ToChoose => {
-            let others = &listing.records;
-            Some(user_ids::choose(others, &mut record.config.0)?)
+            let taken = user_ids::observe_taken(records, engine.paths())?;
+            Some(user_ids::choose(&taken, &mut record.config.0)?)
         }
         PodUsers::Host | PodUsers::Own(_) => None,
     };

@@ -4,7 +4,9 @@
 //! 65536 ids, from a multiple of 65536 on, that no other sandbox has, whoever
 //! chose that one's. What is taken is read from the records, under the lock of
 //! names, so that two processes cannot give the same range; a range is free
-//! again when its sandbox is removed.
+//! again when its sandbox is removed. A sandbox whose record cannot be read runs
+//! on, and its monitor's configuration tells what it has: two pods with one range
+//! would be one user to the kernel.
 //!
 //! The ranges are cut from what `/etc/subuid` and `/etc/subgid` give to the user
 //! `berth` (subuid(5)): the same range in both, as a kubelet wants it for its own
@@ -13,10 +15,13 @@
 
 use std::path::Path;
 
+use berth_runtime::monitor::protocol::{CONFIG_NAME, MonitorConfig};
 use berth_runtime::plan::mappings::{IdRange, Mappings};
 
 use super::error::{Error, ErrorKind};
-use super::records::PodRecord;
+use super::paths::Paths;
+use super::records::files::read_plain_json;
+use super::records::{PodRecord, Records};
 use super::spec::user_namespace::{PodUsers, cri_ranges};
 use crate::v1;
 
@@ -37,19 +42,35 @@ struct Pool {
     count: u32,
 }
 
-/// Chooses ids that none of `others` has and writes them into the options of a
-/// sandbox that left the choice to the engine.
+/// The host's ids that sandboxes have, whether their records can be read or not.
+///
+/// # Errors
+///
+/// `Storage` when the records' directory cannot be read.
+pub(super) fn observe_taken(records: &Records, paths: &Paths) -> Result<Vec<IdRange>, Error> {
+    let mut taken = Vec::new();
+    for id in records.pod_ids()? {
+        match records.read_pod(&id) {
+            Ok(record) => taken.extend(record.iter().flat_map(ranges_of)),
+            // Lists tell of the record. Without a configuration no monitor was started.
+            Err(_) => taken.extend(ranges_of_monitor(&paths.pod(&id))),
+        }
+    }
+    Ok(taken)
+}
+
+/// Chooses ids that are not taken and writes them into the options of a sandbox
+/// that left the choice to the engine.
 ///
 /// # Errors
 ///
 /// `Invalid` for a wrong file, `Conflict` when all ids are given away.
 pub(super) fn choose(
-    others: &[PodRecord],
+    taken: &[IdRange],
     config: &mut v1::PodSandboxConfig,
 ) -> Result<Mappings, Error> {
     let pool = read_pool(Path::new("/etc/subuid"), Path::new("/etc/subgid"))?;
-    let taken: Vec<IdRange> = others.iter().flat_map(ranges_of).collect();
-    let first = find_free(pool, &taken).ok_or_else(|| {
+    let first = find_free(pool, taken).ok_or_else(|| {
         Error::new(
             ErrorKind::Conflict,
             format!(
@@ -85,9 +106,21 @@ pub(super) fn choose(
 /// choose, but need not be in what others chose.
 fn ranges_of(record: &PodRecord) -> Vec<IdRange> {
     match PodUsers::plan(&record.config.0) {
-        Ok(PodUsers::Own(mappings)) => mappings.uids.into_iter().chain(mappings.gids).collect(),
+        Ok(PodUsers::Own(mappings)) => all_ranges(mappings),
         _ => Vec::new(),
     }
+}
+
+/// The same, from what the pod's monitor was told.
+fn ranges_of_monitor(pod_dir: &Path) -> Vec<IdRange> {
+    let config: Option<MonitorConfig> =
+        read_plain_json(&pod_dir.join(CONFIG_NAME)).unwrap_or_default();
+    let mappings = config.and_then(|config| config.id_mappings);
+    mappings.map(all_ranges).unwrap_or_default()
+}
+
+fn all_ranges(mappings: Mappings) -> Vec<IdRange> {
+    mappings.uids.into_iter().chain(mappings.gids).collect()
 }
 
 fn find_free(pool: Pool, taken: &[IdRange]) -> Option<u32> {
@@ -192,6 +225,38 @@ mod tests {
         let all = [taken(65_536, LENGTH), taken(150_000, 10)];
         assert_eq!(find_free(pool, &all), Some(196_608));
         assert_eq!(find_free(pool, &[taken(0, 300_000)]), None);
+    }
+
+    #[test]
+    fn a_pod_whose_record_is_damaged_keeps_its_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("data")).unwrap();
+        let paths = Paths::new(&folder.path().join("run"));
+        let id = crate::engine::id::random_id();
+        let record = records.directory().join(&id);
+        std::fs::create_dir(&record).unwrap();
+        std::fs::write(record.join("pod.json"), "{").unwrap();
+        assert!(observe_taken(&records, &paths).unwrap().is_empty());
+        let range = taken(131_072, LENGTH);
+        let monitor = MonitorConfig {
+            pod_id: id.clone(),
+            hostname: None,
+            namespaces: Vec::new(),
+            id_mappings: Some(Mappings {
+                uids: vec![range],
+                gids: vec![range],
+            }),
+            sysctls: std::collections::BTreeMap::new(),
+            cgroup: None,
+            oci_runtime: "/usr/bin/berth-oci".into(),
+            oci_root: "/run/berth/oci".into(),
+            oci_arguments: Vec::new(),
+        };
+        let pod_dir = paths.pod(&id);
+        std::fs::create_dir_all(&pod_dir).unwrap();
+        let monitor = serde_json::to_vec(&monitor).unwrap();
+        std::fs::write(pod_dir.join(CONFIG_NAME), monitor).unwrap();
+        assert_eq!(observe_taken(&records, &paths).unwrap(), [range, range]);
     }
 
     #[test]
