@@ -12,6 +12,7 @@ use berth_runtime::monitor::protocol::EXITS_FOLDER;
 use super::error::{Error, Failures};
 use super::records::lock::LockedPod;
 use super::records::{ContainerPhase, PodPhase, PodRecord, files as record_files};
+use super::sandbox::{gone_is_none, network_error};
 use super::{Engine, monitor_link, mount_table};
 
 impl Engine {
@@ -33,17 +34,16 @@ impl Engine {
         let mut failures = Failures::default();
         for id in self.records().pod_ids()? {
             let locked = match self.records().try_lock_pod(&id) {
-                Ok(Some(locked)) => locked,
-                // Its holder lives, or starts a monitor for a maker that does not.
-                Ok(None) if self.maker_is_dead(&id) => match self.records().lock_pod(&id).await {
-                    Ok(locked) => locked,
-                    Err(_) => continue,
-                },
-                Ok(None) => continue,
-                // Gone: somebody else was faster.
-                Err(_) => continue,
+                // A monitor is being started for a maker that died.
+                Ok(None) if self.maker_is_dead(&id) => self.records().lock_pod(&id).await.map(Some),
+                tried => tried,
             };
-            failures.note(self.recover_pod(locked).await);
+            match gone_is_none(locked) {
+                Ok(Some(Some(locked))) => failures.note(self.recover_pod(locked).await),
+                // Its holder lives, or somebody else was faster.
+                Ok(Some(None) | None) => {}
+                Err(error) => failures.note(Err(error)),
+            }
         }
         failures.into_result("half-made sandboxes")
     }
@@ -137,19 +137,18 @@ impl Engine {
     async fn reconcile_network(&self) -> Result<(), Error> {
         // Half-made ones too: their maker may live and be about to write.
         let live: BTreeSet<String> = self.records().pod_ids()?.into_iter().collect();
+        // Each keeps things of its own, so one failure does not stop the other.
+        let by_netd = self.netd().reconcile(&live).await;
+        let by_plugins = Box::pin(self.cni().reconcile(&live)).await;
         let mut failures = Failures::default();
-        // Neither waits for the other: a machine with plugins may lack what ours needs.
-        for outcome in [
-            self.netd().reconcile(&live).await,
-            Box::pin(self.cni().reconcile(&live)).await,
-        ] {
+        for outcome in [by_netd, by_plugins] {
             match outcome {
-                Ok(given_back) => {
-                    for pod in given_back {
+                Ok(pods) => {
+                    for pod in pods {
                         tracing::info!(%pod, "gave back the network of a pod that is no more");
                     }
                 }
-                Err(error) => failures.note(Err(super::sandbox::network_error(error))),
+                Err(error) => failures.note(Err(network_error(error))),
             }
         }
         failures.into_result("networks of pods that are no more")
