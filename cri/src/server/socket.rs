@@ -62,15 +62,27 @@ pub async fn listen(place: &Place) -> Result<Listener, Error> {
     let lock = lock(path)?;
     remove_leftover(path).await?;
     let socket = UnixListener::bind(path).map_err(|error| failed("bind", path, error))?;
+    let made = Some(Made {
+        path: path.to_owned(),
+        _lock: lock,
+    });
+    match restrict(place) {
+        Ok(()) => Ok(Listener { socket, made }),
+        Err(error) => {
+            leave(made);
+            Err(error)
+        }
+    }
+}
+
+/// Gives the socket its group and then its mode: until then nobody but the owner
+/// can connect, unless the umask says otherwise.
+fn restrict(place: &Place) -> Result<(), Error> {
+    let path = place.path.as_path();
     std::os::unix::fs::chown(path, None, place.group)
         .map_err(|error| failed("set the group of", path, error))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(place.mode))
-        .map_err(|error| failed("set the mode of", path, error))?;
-    let path = path.to_owned();
-    Ok(Listener {
-        socket,
-        made: Some(Made { path, _lock: lock }),
-    })
+        .map_err(|error| failed("set the mode of", path, error))
 }
 
 /// Takes our socket's file away; its lock stays, for it may be another's by now.
