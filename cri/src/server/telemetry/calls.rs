@@ -23,6 +23,9 @@ use super::{Telemetry, traces};
 /// Calls that last as long as their caller wants.
 const ENDLESS: [&str; 1] = ["GetContainerEvents"];
 const STATUS: &str = "grpc-status";
+const MESSAGE: &str = "grpc-message";
+/// Stands for every name that nobody serves.
+const OTHER: &str = "other";
 
 /// Puts [`Watched`] around a service.
 #[derive(Debug, Clone)]
@@ -104,9 +107,16 @@ impl Call {
     }
 
     fn read(&mut self, headers: &HeaderMap) {
-        if let Some(code) = headers.get(STATUS) {
-            self.code = Some(Code::from_bytes(code.as_bytes()));
+        let Some(code) = headers.get(STATUS) else {
+            return;
+        };
+        let code = Code::from_bytes(code.as_bytes());
+        // A call of ours that is not served says why; tonic answers for a name
+        // that it does not know, and says nothing.
+        if code == Code::Unimplemented && !headers.contains_key(MESSAGE) {
+            self.method = OTHER.to_owned();
         }
+        self.code = Some(code);
     }
 }
 
@@ -120,8 +130,9 @@ impl Drop for Call {
     }
 }
 
-/// `/runtime.v1.RuntimeService/Version`: whoever asks for what is not there must
-/// not grow the list of names.
+/// `/runtime.v1.RuntimeService/Version`. Whoever asks for what is not there must
+/// not grow the list of names: this sorts out what cannot be a call, and
+/// [`Call::read`] what turns out to be none.
 fn named(path: &str) -> (&str, &str) {
     let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
     let word = |text: &str| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphabetic());
@@ -132,7 +143,7 @@ fn named(path: &str) -> (&str, &str) {
         Some((service, method)) if service.starts_with("berth.") && word(method) => {
             (service, method)
         }
-        _ => ("", "other"),
+        _ => ("", OTHER),
     }
 }
 
@@ -205,5 +216,29 @@ mod tests {
         for strange in ["/x/y", "/runtime.v1.RuntimeService/a b", "", "/"] {
             assert_eq!(named(strange).1, "other", "{strange}");
         }
+    }
+
+    #[test]
+    fn a_call_that_nobody_serves_has_no_name_of_its_own() {
+        let counted = |method: &str, message: Option<&str>| {
+            let path = format!("/runtime.v1.RuntimeService/{method}");
+            let request = Request::builder().uri(path).body(()).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(STATUS, http::HeaderValue::from_static("12"));
+            if let Some(message) = message {
+                headers.insert(MESSAGE, http::HeaderValue::from_str(message).unwrap());
+            }
+            let telemetry = Arc::<Telemetry>::default();
+            let mut call = Call::begin(telemetry.clone(), &request);
+            call.read(&headers);
+            drop(call);
+            telemetry.calls.read().into_keys().next().unwrap()
+        };
+        assert_eq!(
+            counted("Nonsense", None),
+            (OTHER.to_owned(), "UNIMPLEMENTED")
+        );
+        let ours = counted("CheckpointContainer", Some("is not served"));
+        assert_eq!(ours, ("CheckpointContainer".to_owned(), "UNIMPLEMENTED"));
     }
 }
