@@ -31,16 +31,18 @@ pub fn level_of(verbose: u8) -> Option<&'static str> {
 }
 
 /// Says things on standard error from now on, and gives spans to who sends them.
-/// `BERTH_LOG` chooses finer, until
-/// the level is changed.
+/// `BERTH_LOG` chooses finer, until the level is changed.
 ///
 /// # Errors
 ///
 /// Somebody else in this process listens already.
 pub fn start(log: &configuration::Log, spans: Option<SpanLayer>) -> Result<Log> {
-    let chosen = match EnvFilter::try_from_env("BERTH_LOG") {
-        Ok(filter) => filter,
-        Err(_) => filter(&log.level)?,
+    let (chosen, level) = match EnvFilter::try_from_env("BERTH_LOG") {
+        Ok(finer) => {
+            let words = finer.to_string();
+            (finer, words)
+        }
+        Err(_) => (filter(&log.level)?, log.level.clone()),
     };
     let (filter, handle) = reload::Layer::new(chosen);
     let lines = fmt::layer()
@@ -58,7 +60,7 @@ pub fn start(log: &configuration::Log, spans: Option<SpanLayer>) -> Result<Log> 
         .context("begin the log")?;
     Ok(Log {
         filter: handle,
-        level: Arc::new(Mutex::new(log.level.clone())),
+        level: Arc::new(Mutex::new(level)),
     })
 }
 
