@@ -9,6 +9,10 @@ use toml::Value;
 
 use crate::engine::spec::capabilities;
 
+/// The shortest time that a key can have. A third of 2ns is nothing, and a timer
+/// that is to tick every nothing panics (tokio, `time::interval`).
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The kind of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -105,7 +109,8 @@ impl Kind {
             Kind::UrlOrNone => "http://HOST:PORT, or \"\"".to_owned(),
             Kind::Mode => "a mode in octal digits and quotes, such as \"0660\"".to_owned(),
             Kind::Duration => {
-                "a time with its unit, such as \"500ms\", \"30s\" or \"4h\"".to_owned()
+                "a time with its unit, such as \"500ms\", \"30s\" or \"4h\", of 1ms at least"
+                    .to_owned()
             }
             Kind::Count { most } => format!("a whole number from 0 to {most}"),
             Kind::Share => "a number from 0 to 1".to_owned(),
@@ -130,10 +135,12 @@ pub(super) fn read_mode(text: &str) -> Option<u32> {
     (digits && mode <= 0o777).then_some(mode)
 }
 
-/// `90s`, `1h 30m`, `500ms`; more than nothing.
+/// `90s`, `1h 30m`, `500ms`; not less than [`SHORTEST`].
 pub(super) fn read_duration(text: &str) -> Option<Duration> {
     let time = text.parse::<jiff::SignedDuration>().ok()?;
-    Duration::try_from(time).ok().filter(|time| !time.is_zero())
+    Duration::try_from(time)
+        .ok()
+        .filter(|time| *time >= SHORTEST)
 }
 
 fn is_url(text: &str) -> bool {
@@ -153,6 +160,8 @@ mod tests {
         assert_eq!(seconds("1h 30m"), Some(5400.0));
         assert_eq!(seconds("30"), None);
         assert_eq!(seconds("0s"), None);
+        assert_eq!(seconds("2ns"), None);
+        assert_eq!(seconds("1ms"), Some(0.001));
         assert_eq!(seconds("-1s"), None);
         assert_eq!(read_mode("0660"), Some(0o660));
         assert_eq!(read_mode("0o660"), None);

@@ -62,7 +62,7 @@ fn a_mistake_is_named_with_its_line_and_what_was_meant() {
     assert_eq!(
         complaint("[streaming]\n\nidle_timeout = 30\n"),
         "cri.toml:3: streaming.idle_timeout: expected a time with its unit, such as \"500ms\", \
-         \"30s\" or \"4h\", found 30"
+         \"30s\" or \"4h\", of 1ms at least, found 30"
     );
     assert!(complaint("log = 1\n").starts_with("cri.toml:1: log: expected the section [log]"));
     assert!(complaint("[log]\nlevel = \"loud\"\n").contains("expected one of \"error\""));
