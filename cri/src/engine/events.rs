@@ -67,7 +67,7 @@ impl Engine {
     async fn watch(self, sender: mpsc::Sender<EngineEvent>) {
         let mut watched = Watched::default();
         // What is there at the beginning is no event.
-        let mut known = self.phases();
+        let mut known = self.phases().unwrap_or_default();
         for id in known.keys() {
             watched.subscribe(&self, id, Begin::Now, &sender);
         }
@@ -76,7 +76,10 @@ impl Engine {
                 () = sender.closed() => return,
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            let now = self.phases();
+            // Out of descriptors, say: what could not be seen has not gone.
+            let Some(now) = self.phases() else {
+                continue;
+            };
             for (pod_id, change) in changes(&known, &now, now_nanoseconds()) {
                 if matches!(change, Change::SandboxReady { .. }) {
                     watched.subscribe(&self, &pod_id, Begin::WithThePod, &sender);
@@ -90,16 +93,11 @@ impl Engine {
         }
     }
 
-    fn phases(&self) -> BTreeMap<String, PodPhase> {
-        let Ok(listing) = self.records().list_pods() else {
-            return BTreeMap::new();
-        };
-        listing
-            .records
-            .into_iter()
-            .filter(|record| record.phase != PodPhase::HalfMade)
-            .map(|record| (record.id, record.phase))
-            .collect()
+    /// The phases of all sandboxes; none when they cannot be listed.
+    fn phases(&self) -> Option<BTreeMap<String, PodPhase>> {
+        let made = self.records().list_pods().ok()?.records.into_iter();
+        let made = made.filter(|record| record.phase != PodPhase::HalfMade);
+        Some(made.map(|record| (record.id, record.phase)).collect())
     }
 }
 
