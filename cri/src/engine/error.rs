@@ -29,6 +29,8 @@ pub enum ErrorKind {
     NotFound,
     /// The name or the port is taken.
     Conflict,
+    /// All that there is of something is given away; some may be free later.
+    Exhausted,
     /// The object's state does not allow the call.
     WrongState,
     /// The time given was not enough.
@@ -114,6 +116,7 @@ impl From<Error> for Status {
             ErrorKind::Invalid => Code::InvalidArgument,
             ErrorKind::NotFound => Code::NotFound,
             ErrorKind::Conflict => Code::AlreadyExists,
+            ErrorKind::Exhausted => Code::ResourceExhausted,
             ErrorKind::WrongState => Code::FailedPrecondition,
             ErrorKind::Timeout => Code::DeadlineExceeded,
             ErrorKind::Unsupported => Code::Unimplemented,

@@ -64,7 +64,7 @@ pub(super) fn observe_taken(records: &Records, paths: &Paths) -> Result<Vec<IdRa
 ///
 /// # Errors
 ///
-/// `Invalid` for a wrong file, `Conflict` when all ids are given away.
+/// `Invalid` for a wrong file, `Exhausted` when all ids are given away.
 pub(super) fn choose(
     taken: &[IdRange],
     config: &mut v1::PodSandboxConfig,
@@ -72,7 +72,7 @@ pub(super) fn choose(
     let pool = read_pool(Path::new("/etc/subuid"), Path::new("/etc/subgid"))?;
     let first = find_free(pool, taken).ok_or_else(|| {
         Error::new(
-            ErrorKind::Conflict,
+            ErrorKind::Exhausted,
             format!(
                 "all {} ranges of {LENGTH} ids from {} on are given to pods; more can be had by a \
                  line for {OWNER} in /etc/subuid and /etc/subgid",
