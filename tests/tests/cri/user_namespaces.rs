@@ -382,10 +382,13 @@ fn image_volumes_have_the_pods_owners() -> Result<()> {
         world.pull().await?;
         let pod = world.run_sandbox(sandbox(&world, "images", FIRST)).await?;
         let mut config = world.container("main", "exec sleep 1000");
+        // A kubelet states the pod's ids on every mount.
         config.mounts = vec![v1::Mount {
             container_path: "/image".to_owned(),
             readonly: true,
             image: config.image.clone(),
+            uid_mappings: ids(FIRST),
+            gid_mappings: ids(FIRST),
             ..Default::default()
         }];
         let id = world.create(&pod, config).await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use berth_runtime::plan::mappings::outside_of;
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::user_namespace::{oci_ranges, plan_ranges};
+use super::user_namespace::{cri_ranges, oci_ranges, plan_ranges};
 use super::{Privilege, SpecInputs, clean_absolute};
 use crate::engine::error::Error;
 use crate::v1;
@@ -37,6 +37,7 @@ pub struct PodFiles {
 ///
 /// `Invalid` or `Unsupported` with the field's name.
 pub fn plan_mounts(inputs: &SpecInputs<'_>, privilege: Privilege) -> Result<Vec<Mount>, Error> {
+    check_image_owners(inputs)?;
     let requested = plan_requested(&inputs.container.mounts)?;
     let mut all: Vec<Mount> = kernel_mounts(inputs, privilege)?;
     all.extend(pod_mounts(inputs)?);
@@ -186,9 +187,37 @@ fn plan_one(mount: &v1::Mount) -> Result<Mount, Error> {
     with_owners(planned, mount)
 }
 
+/// A kubelet states the pod's ids on every mount, also on an image's. That one has
+/// them already, and nothing else can be had.
+fn check_image_owners(inputs: &SpecInputs<'_>) -> Result<(), Error> {
+    let users = inputs.namespaces.users().mappings();
+    let users = users.cloned().unwrap_or_default();
+    let (uids, gids) = (cri_ranges(&users.uids), cri_ranges(&users.gids));
+    let mounts = inputs.container.mounts.iter();
+    for mount in mounts.filter(|mount| mount.image.is_some()) {
+        for (name, wanted, known) in [
+            ("uid_mappings", &mount.uid_mappings, &uids),
+            ("gid_mappings", &mount.gid_mappings, &gids),
+        ] {
+            if !wanted.is_empty() && wanted != known {
+                return Err(Error::invalid(format!(
+                    "mounts: {}: {name}: an image's files have the pod's own owners; expected \
+                     the pod's ids or none",
+                    mount.container_path
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Owners that are shown moved: a kubelet asks for it with the pod's own ids, so
 /// that a volume's files belong inside to the ids that they have on disk.
 fn with_owners(mut planned: Mount, mount: &v1::Mount) -> Result<Mount, Error> {
+    // Moved already: see `check_image_owners`.
+    if mount.image.is_some() {
+        return Ok(planned);
+    }
     let field = |name: &str| format!("mounts: {}: {name}", mount.container_path);
     let lists = [&mount.uid_mappings, &mount.gid_mappings];
     match lists.map(|list| list.is_empty()) {
@@ -205,12 +234,6 @@ fn with_owners(mut planned: Mount, mount: &v1::Mount) -> Result<Mount, Error> {
                 field(name)
             )));
         }
-    }
-    if mount.image.is_some() {
-        return Err(Error::invalid(format!(
-            "{}: an image's files have the pod's own owners already",
-            field("uid_mappings")
-        )));
     }
     let uids = plan_ranges(&field("uid_mappings"), &mount.uid_mappings)?;
     let gids = plan_ranges(&field("gid_mappings"), &mount.gid_mappings)?;
@@ -278,7 +301,7 @@ pub fn rootfs_propagation(container: &v1::ContainerConfig) -> Result<Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::spec::tests::Fixture;
+    use crate::engine::spec::tests::{Fixture, sandbox_with};
 
     fn request(from: &str, to: &str) -> v1::Mount {
         v1::Mount {
@@ -399,6 +422,45 @@ mod tests {
         let uids = planned.uid_mappings().as_ref().unwrap();
         assert_eq!((uids[0].host_id(), uids[0].size()), (65_536, 10));
         assert_eq!(planned.gid_mappings().as_ref().unwrap()[0].size(), 20);
+    }
+
+    #[test]
+    fn an_images_owners_are_moved_once() {
+        let ids = |host_id| {
+            vec![v1::IdMapping {
+                host_id,
+                container_id: 0,
+                length: 65_536,
+            }]
+        };
+        let options = v1::NamespaceOption {
+            userns_options: Some(v1::UserNamespace {
+                mode: v1::NamespaceMode::Pod as i32,
+                uids: ids(65_536),
+                gids: ids(65_536),
+            }),
+            ..Default::default()
+        };
+        let mut fixture = Fixture::with_sandbox(sandbox_with(options));
+        let mut plan = |first| {
+            let mut mount = request("/image", "/image");
+            mount.image = Some(v1::ImageSpec::default());
+            mount.uid_mappings = ids(first);
+            mount.gid_mappings = ids(first);
+            fixture.container.mounts = vec![mount];
+            plan_mounts(&fixture.inputs(), Privilege::Confined)
+        };
+        let mounts = plan(65_536).unwrap();
+        let image = mounts
+            .iter()
+            .find(|mount| mount.destination() == Path::new("/image"))
+            .unwrap();
+        assert!(image.uid_mappings().is_none() && image.gid_mappings().is_none());
+        let error = plan(131_072).unwrap_err();
+        assert!(
+            error.to_string().contains("/image: uid_mappings"),
+            "{error}"
+        );
     }
 
     #[test]
