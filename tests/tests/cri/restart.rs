@@ -271,13 +271,25 @@ impl Steady {
             .await
             .context("exec")?;
         ensure!((word.as_str(), code) == ("there\n", 0), "{word:?}, {code}");
-        let text = fs::read_to_string(&self.log)?;
+        let text = self.long_log().await?;
         for (number, line) in text.lines().enumerate() {
             let wanted = format!(" stdout F {number}");
             ensure!(line.ends_with(&wanted), "line {number} of the log: {line}");
         }
-        ensure!(text.lines().count() > 20, "the log is short:\n{text}");
         Ok(())
+    }
+
+    /// The log, once it has grown to more than a few lines.
+    async fn long_log(&self) -> Result<String> {
+        let deadline = Instant::now() + stretched(Duration::from_secs(10));
+        loop {
+            let text = fs::read_to_string(&self.log)?;
+            if text.lines().count() > 20 {
+                return Ok(text);
+            }
+            ensure!(Instant::now() < deadline, "the log is short:\n{text}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
