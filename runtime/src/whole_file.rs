@@ -58,7 +58,9 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Those of `open(2)`, `write(2)`, `fsync(2)` and `rename(2)`; unless it was the
 /// folder that was not synced, the file is as it was.
 pub fn replace_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = only_draft(path);
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(UNFINISHED);
+    let draft = PathBuf::from(draft);
     let written = File::create(&draft).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -69,26 +71,6 @@ pub fn replace_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
         }
     });
     without_draft(written, &draft)
-}
-
-/// [`replace_synced`] for what need not outlive a loss of power.
-///
-/// # Errors
-///
-/// Those of `open(2)`, `write(2)` and `rename(2)`; the file is as it was.
-pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = only_draft(path);
-    let written = File::create(&draft).and_then(|mut file| {
-        file.write_all(bytes)?;
-        fs::rename(&draft, path)
-    });
-    without_draft(written, &draft)
-}
-
-fn only_draft(path: &Path) -> PathBuf {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(UNFINISHED);
-    PathBuf::from(draft)
 }
 
 /// The bytes if they are few, and how many they are if not.

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use berth_runtime::monitor::client::{self, ClientError};
 use berth_runtime::monitor::protocol::{
@@ -23,6 +24,10 @@ use super::records::files::{read_plain_json, replace_json};
 
 /// More than a reason ever takes; the monitor's standard error is read no further.
 const REASON_LIMIT_BYTES: u64 = 64 << 10;
+
+/// A monitor answers from memory. One that does not must not hold up the lists of
+/// all other pods.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Writes the configuration and runs `berth-oci monitor POD_DIR`, which keeps
 /// `lock` as its standard input until the monitor is up or has given up.
@@ -100,7 +105,16 @@ pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
 ///
 /// When it answers with something else.
 pub async fn status(pod_dir: &Path) -> Result<Option<Vec<ContainerRecord>>, Error> {
-    match call(pod_dir, Request::Status { id: None }).await {
+    let pod_dir = pod_dir.to_path_buf();
+    let reply = blocking(move || {
+        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
+        client.limit_patience(STATUS_LIMIT).map_err(unavailable)?;
+        client
+            .call(&Request::Status { id: None })
+            .map_err(unavailable)
+    })
+    .await;
+    match reply.and_then(refuse_failure) {
         Ok(Reply::Containers { containers }) => Ok(Some(containers)),
         Ok(other) => Err(nonsense(&other)),
         Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),

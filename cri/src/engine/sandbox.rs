@@ -445,7 +445,7 @@ impl Engine {
 fn note_end(locked: &LockedPod, record: &mut PodRecord) {
     if record.phase == PodPhase::Ready {
         record.phase = PodPhase::Stopping;
-        if let Err(error) = locked.write_intent(record) {
+        if let Err(error) = locked.write(record) {
             tracing::warn!(pod = %record.id, "not noted that it ends: {}", error.chain());
         }
     }

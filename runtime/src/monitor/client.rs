@@ -12,6 +12,7 @@
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 
@@ -63,6 +64,18 @@ pub fn connect(pod_dir: &Path) -> Result<Client, ClientError> {
 }
 
 impl Client {
+    /// Has each later call fail that is not answered in time: a monitor that was
+    /// stopped takes connections and says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Broken`].
+    pub fn limit_patience(&self, limit: Duration) -> Result<(), ClientError> {
+        let set = self.stream.set_read_timeout(Some(limit));
+        set.and_then(|()| self.stream.set_write_timeout(Some(limit)))
+            .map_err(ClientError::Broken)
+    }
+
     /// Asks and waits for the answer, for [`Request::Wait`] until the container
     /// ends.
     ///

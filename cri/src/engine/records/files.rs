@@ -94,17 +94,6 @@ struct Head {
 /// The caller holds the pod's lock, so one temporary name suffices, and the
 /// next write overwrites what a killed process left under it.
 pub(crate) fn replace_json<R: Serialize>(path: &Path, record: &R) -> Result<(), Error> {
-    let bytes = encode(path, record)?;
-    whole_file::replace_synced(path, &bytes).map_err(|error| storage("write", path, error))
-}
-
-/// The same for what need not outlive a loss of power.
-pub(super) fn replace_json_unsynced<R: Serialize>(path: &Path, record: &R) -> Result<(), Error> {
-    let bytes = encode(path, record)?;
-    whole_file::replace_unsynced(path, &bytes).map_err(|error| storage("write", path, error))
-}
-
-fn encode<R: Serialize>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
     let mut bytes = serde_json::to_vec_pretty(record).map_err(|error| {
         Error::caused(
             ErrorKind::Storage,
@@ -113,7 +102,7 @@ fn encode<R: Serialize>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
         )
     })?;
     bytes.push(b'\n');
-    Ok(bytes)
+    whole_file::replace_synced(path, &bytes).map_err(|error| storage("write", path, error))
 }
 
 /// Removes a file; one that is gone is fine.

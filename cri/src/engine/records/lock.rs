@@ -213,18 +213,6 @@ impl LockedPod {
         files::replace_json(&self.records.pod_path(&self.id), record)
     }
 
-    /// Writes what is about to be done to the pod's processes. A loss of power,
-    /// which may take this back, takes the processes too, so nobody waits for the
-    /// disk.
-    ///
-    /// # Errors
-    ///
-    /// `Storage`; the record before it stays.
-    pub fn write_intent(&self, record: &PodRecord) -> Result<(), Error> {
-        debug_assert_eq!(record.id, self.id);
-        files::replace_json_unsynced(&self.records.pod_path(&self.id), record)
-    }
-
     /// Writes the record of a container of this pod.
     ///
     /// # Errors
