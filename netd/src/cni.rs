@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use self::attachments::{Attachment, AttachmentState, Attachments, CallLock};
+use self::attachments::{Attachment, Attachments, CallLock};
 use self::call::{Attaching, Command, PluginCall, ValidAttachment, plan_gc};
 use self::config::NetworkList;
 use self::directory::{Reading, note_of_rights, sentence};
@@ -234,7 +234,6 @@ impl Cni {
         }
         let done = match self.add(&attachment, &lock).await {
             Ok((pod_network, result)) => {
-                attachment.state = AttachmentState::Attached;
                 attachment.result = Some(result);
                 self.attachments.write(&attachment).map(|()| pod_network)
             }

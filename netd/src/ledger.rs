@@ -29,6 +29,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::files::{remove_file, storage};
 use crate::request::HostPort;
 
 /// Everything on record, of all networks of this state directory.
@@ -271,15 +272,6 @@ pub fn remove_ledgers_of_other_boots(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(storage("remove", path, error))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn read_ledger(path: &Path) -> Result<Ledger, Error> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ledger::default()),
@@ -326,14 +318,6 @@ fn start_ticks(pid: u32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
-}
-
-fn storage(verb: &str, path: &Path, error: io::Error) -> Error {
-    Error::caused(
-        ErrorKind::Storage,
-        format!("{verb} {}", path.display()),
-        error,
-    )
 }
 
 #[cfg(test)]

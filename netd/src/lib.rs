@@ -37,6 +37,8 @@ pub mod attach;
 pub mod cni;
 /// What went wrong, and the kind that callers branch on.
 pub mod error;
+/// Files of this crate's state.
+pub(crate) mod files;
 /// Forgets flows of datagrams that a change of host ports has overtaken.
 pub mod flows;
 /// Who holds what, on disk.

@@ -6,13 +6,14 @@
 //! undoes what the record tells of.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::attach::{AttachPlan, Circumstances, plan_attach, without_missing_families};
 use crate::error::{Error, ErrorKind};
+use crate::files::ensure_private_directory;
 use crate::flows::forget_flows_before;
 use crate::ledger::{LockedLedger, Maker, PodState, remove_ledgers_of_other_boots};
 use crate::links::apply::apply;
@@ -48,17 +49,7 @@ impl Netd {
     /// `Invalid` for the configuration, `Storage` for the directory.
     pub fn open(state_dir: &Path, config: NetworkConfig) -> Result<Self, Error> {
         config.validate()?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state_dir)
-            .map_err(|error| {
-                Error::caused(
-                    ErrorKind::Storage,
-                    format!("create {}", state_dir.display()),
-                    error,
-                )
-            })?;
+        ensure_private_directory(state_dir)?;
         remove_ledgers_of_other_boots(state_dir)?;
         Ok(Self {
             state_dir: state_dir.to_owned(),

@@ -13,9 +13,9 @@
 //! reboot (`/var/lib/cni`), so these files do too.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use super::config::NetworkList;
 use super::request::CniRequest;
 use super::run::end_orphans;
 use crate::error::{Error, ErrorKind};
+use crate::files::{ensure_private_directory, remove_file, storage};
 use crate::ledger::Maker;
 
 /// The record's version.
@@ -48,8 +49,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 pub struct Attachment {
     /// The record's version.
     pub format: u32,
-    /// How far it got.
-    pub state: AttachmentState,
     /// The process that attached it.
     pub maker: Maker,
     /// The network as it was when the pod was attached.
@@ -58,18 +57,8 @@ pub struct Attachment {
     pub request: CniRequest,
     /// Where the plugins were.
     pub bin_dirs: Vec<PathBuf>,
-    /// The result of the last plugin.
+    /// The result of the last plugin; none until all have done ADD.
     pub result: Option<Value>,
-}
-
-/// How far an attachment got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttachmentState {
-    /// A plugin may have been called.
-    Attaching,
-    /// Complete.
-    Attached,
 }
 
 impl Attachment {
@@ -81,7 +70,6 @@ impl Attachment {
     ) -> Result<Self, Error> {
         Ok(Self {
             format: FORMAT,
-            state: AttachmentState::Attaching,
             maker: Maker::this_process()?,
             network,
             request,
@@ -140,11 +128,7 @@ impl Attachments {
     ///
     /// `Storage`.
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| storage("create", directory, error))?;
+        ensure_private_directory(directory)?;
         Ok(Self {
             directory: directory.to_owned(),
         })
@@ -256,13 +240,7 @@ impl Attachments {
     pub fn remove(&self, pod_id: &str, lock: CallLock) -> Result<(), Error> {
         // The lock goes last: while it is held, the record tells the truth.
         for suffix in FILES {
-            let path = self.path(pod_id, suffix);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(storage("remove", &path, error));
-                }
-                _ => {}
-            }
+            remove_file(&self.path(pod_id, suffix))?;
         }
         drop(lock);
         Ok(())
@@ -369,14 +347,6 @@ fn private_file(path: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-}
-
-fn storage(verb: &str, path: &Path, error: io::Error) -> Error {
-    Error::caused(
-        ErrorKind::Storage,
-        format!("{verb} {}", path.display()),
-        error,
-    )
 }
 
 #[cfg(test)]
