@@ -17,9 +17,9 @@ use berth_runtime::monitor::protocol::{
 use tokio::io::AsyncReadExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::Command;
 
 use super::error::{Error, ErrorKind};
+use super::oci_call::outside_service;
 use super::records::files::{read_plain_json, replace_json};
 
 /// More than a reason ever takes; the monitor's standard error is read no further.
@@ -49,13 +49,9 @@ pub async fn start(
             error,
         )
     };
-    let mut child = Command::new(program)
+    let mut child = outside_service(program)
         .arg("monitor")
         .arg(pod_dir)
-        // What systemd said to us is not for who outlives us.
-        .env_remove("NOTIFY_SOCKET")
-        .env_remove("WATCHDOG_USEC")
-        .env_remove("LISTEN_FDS")
         .stdin(lock)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -83,17 +79,32 @@ pub async fn start(
     ))
 }
 
+/// What a pod's monitor was told; none when that cannot be read.
+pub(super) fn read_configuration(pod_dir: &Path) -> Option<MonitorConfig> {
+    read_plain_json(&pod_dir.join(CONFIG_NAME)).unwrap_or_default()
+}
+
 /// Asks a monitor once.
 ///
 /// # Errors
 ///
 /// `Unavailable` when it does not answer; the failure's kind when it refuses.
 pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
+    call_within(None, pod_dir, request).await
+}
+
+async fn call_within(
+    limit: Option<Duration>,
+    pod_dir: &Path,
+    request: Request,
+) -> Result<Reply, Error> {
     let pod_dir = pod_dir.to_path_buf();
     let reply = blocking(move || {
-        client::connect(&pod_dir)
-            .and_then(|mut client| client.call(&request))
-            .map_err(unavailable)
+        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
+        if let Some(limit) = limit {
+            client.limit_patience(limit).map_err(unavailable)?;
+        }
+        client.call(&request).map_err(unavailable)
     })
     .await?;
     refuse_failure(reply)
@@ -105,16 +116,8 @@ pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
 ///
 /// When it answers with something else.
 pub async fn status(pod_dir: &Path) -> Result<Option<Vec<ContainerRecord>>, Error> {
-    let pod_dir = pod_dir.to_path_buf();
-    let reply = blocking(move || {
-        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
-        client.limit_patience(STATUS_LIMIT).map_err(unavailable)?;
-        client
-            .call(&Request::Status { id: None })
-            .map_err(unavailable)
-    })
-    .await;
-    match reply.and_then(refuse_failure) {
+    let request = Request::Status { id: None };
+    match call_within(Some(STATUS_LIMIT), pod_dir, request).await {
         Ok(Reply::Containers { containers }) => Ok(Some(containers)),
         Ok(other) => Err(nonsense(&other)),
         Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),

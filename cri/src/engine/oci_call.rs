@@ -5,6 +5,7 @@
 //! program (`exec.rs`), which belongs to who asked for it; and cleaning up after
 //! a monitor that was killed.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,14 +21,21 @@ use super::records::PodRecord;
 /// Longer than any of these calls takes on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A program that is no part of our service: what systemd said to us is not for
+/// it, nor for whom it starts.
+pub(super) fn outside_service(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for word in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"] {
+        command.env_remove(word);
+    }
+    command
+}
+
 impl Engine {
     /// The OCI runtime of a pod, with its state directory.
     pub(super) fn runtime_command(&self, pod: &PodRecord) -> Command {
-        let mut command = Command::new(self.runtime_of(pod));
+        let mut command = outside_service(self.runtime_of(pod));
         command
-            // Berth is the service, not its containers' programs.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("LISTEN_FDS")
             .args(&pod.oci_arguments)
             .arg("--root")
             .arg(self.paths().oci_root(pod.state_of()));

@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -262,8 +262,6 @@ pub struct Records {
 struct Read {
     pods: Known<PodRecord>,
     containers: Known<ContainerRecord>,
-    /// The sandbox of each container that was looked for.
-    owners: Mutex<HashMap<String, String>>,
 }
 
 /// The one folder of [`Read::pods`].
@@ -357,28 +355,14 @@ impl Records {
         }
         let known: Vec<String> = owners.keys().cloned().collect();
         let chosen = choose_id("container", wanted, &known)?;
-        let found = chosen.and_then(|id| Some((owners.remove(&id)?, id)));
-        if let Some((pod_id, id)) = &found {
-            let mut seen = self.owners();
-            // Those that were removed are in the way one day.
-            if seen.len() > 2 * known.len() {
-                seen.clear();
-            }
-            seen.insert(id.clone(), pod_id.clone());
-        }
-        Ok(found)
+        Ok(chosen.and_then(|id| Some((owners.remove(&id)?, id))))
     }
 
-    /// A container that was found before by its whole id, and is still there.
+    /// A container whose record was read before, and is still there.
     fn find_again(&self, id: &str) -> Option<(String, String)> {
-        let pod_id = self.owners().get(id)?.clone();
+        let pod_id = self.read.containers.folder_of(id)?;
         let there = self.container_path(&pod_id, id).exists();
         there.then(|| (pod_id, id.to_owned()))
-    }
-
-    fn owners(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
-        let owners = self.read.owners.lock();
-        owners.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The sandbox of an id, or of the beginning of one.

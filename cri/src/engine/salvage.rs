@@ -10,29 +10,26 @@
 
 use std::path::Path;
 
-use berth_runtime::monitor::protocol::{CONFIG_NAME, MonitorConfig};
-
-use super::Engine;
 use super::error::{Error, ErrorKind};
-use super::records::files::read_plain_json;
 use super::records::lock::LockedPod;
 use super::records::{Encoded, NetworkBy, PodPhase, PodRecord};
+use super::{Engine, monitor_link};
 use crate::v1;
 
 /// A pod's record, or what stands in for it.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(super) enum Found {
     /// As it was written.
     Whole(PodRecord),
     /// Put together from what else there is; never to be written.
     StandIn(PodRecord),
 }
 
-impl Known {
+impl Found {
     /// Enough to take a pod down.
     pub(super) fn record(&self) -> &PodRecord {
         match self {
-            Known::Whole(record) | Known::StandIn(record) => record,
+            Found::Whole(record) | Found::StandIn(record) => record,
         }
     }
 }
@@ -43,24 +40,23 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`; `Unsupported` for a record of another version.
-    pub(super) fn read_or_salvage(&self, locked: &LockedPod) -> Result<Known, Error> {
+    pub(super) fn read_or_salvage(&self, locked: &LockedPod) -> Result<Found, Error> {
         match locked.read() {
-            Ok(record) => Ok(Known::Whole(record)),
+            Ok(record) => Ok(Found::Whole(record)),
             Err(error) if error.kind() == ErrorKind::Storage => {
                 tracing::warn!(
                     pod = locked.id(),
                     "goes without its record: {}",
                     error.chain()
                 );
-                Ok(Known::StandIn(self.stand_in(locked.id())))
+                Ok(Found::StandIn(self.stand_in(locked.id())))
             }
             Err(error) => Err(error),
         }
     }
 
     fn stand_in(&self, id: &str) -> PodRecord {
-        let monitor = self.paths().pod(id).join(CONFIG_NAME);
-        let monitor: Option<MonitorConfig> = read_plain_json(&monitor).unwrap_or_default();
+        let monitor = monitor_link::read_configuration(&self.paths().pod(id));
         let own = (self.config().oci_runtime.clone(), Vec::new(), String::new());
         let (oci_runtime, oci_arguments, state) = match monitor {
             Some(config) => {

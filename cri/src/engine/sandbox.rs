@@ -23,7 +23,7 @@ use super::monitor_link::{self, blocking};
 use super::paths::Ipc;
 use super::records::lock::LockedPod;
 use super::records::{Encoded, NetworkBy, PodPhase, PodRecord, files as record_files, no_such_pod};
-use super::salvage::Known;
+use super::salvage::Found;
 use super::spec::namespaces::PodNamespaces;
 use super::spec::user_namespace::PodUsers;
 use super::step;
@@ -269,8 +269,8 @@ impl Engine {
             // Without a record its maker has not begun.
             match gone_is_none(engine.read_or_salvage(&locked))? {
                 None => Ok(()),
-                Some(Known::Whole(record)) => engine.stop_locked(&locked, record).await,
-                Some(Known::StandIn(record)) => engine.end_pod(&locked, &record, Exits::Keep).await,
+                Some(Found::Whole(record)) => engine.stop_locked(&locked, record).await,
+                Some(Found::StandIn(record)) => engine.end_pod(&locked, &record, Exits::Keep).await,
             }
         })
         .await
@@ -303,14 +303,13 @@ impl Engine {
             let Some(locked) = gone_is_none(engine.records().lock_pod(&id).await)? else {
                 return Ok(());
             };
-            let mut known = match gone_is_none(engine.read_or_salvage(&locked))? {
-                None => return Ok(()),
-                Some(known) => known,
+            let Some(mut found) = gone_is_none(engine.read_or_salvage(&locked))? else {
+                return Ok(());
             };
-            if let Known::Whole(record) = &mut known {
+            if let Found::Whole(record) = &mut found {
                 note_end(&locked, record);
             }
-            let record = known.record();
+            let record = found.record();
             // Nobody will ask any more, and a full disk must not keep what fills it.
             engine.end_pod(&locked, record, Exits::Forget).await?;
             engine.clear_away(record).await?;

@@ -15,12 +15,11 @@
 
 use std::path::Path;
 
-use berth_runtime::monitor::protocol::{CONFIG_NAME, MonitorConfig};
 use berth_runtime::plan::mappings::{IdRange, Mappings};
 
 use super::error::{Error, ErrorKind};
+use super::monitor_link;
 use super::paths::Paths;
-use super::records::files::read_plain_json;
 use super::records::{PodRecord, Records};
 use super::spec::user_namespace::{PodUsers, cri_ranges};
 use crate::v1;
@@ -113,8 +112,7 @@ fn ranges_of(record: &PodRecord) -> Vec<IdRange> {
 
 /// The same, from what the pod's monitor was told.
 fn ranges_of_monitor(pod_dir: &Path) -> Vec<IdRange> {
-    let config: Option<MonitorConfig> =
-        read_plain_json(&pod_dir.join(CONFIG_NAME)).unwrap_or_default();
+    let config = monitor_link::read_configuration(pod_dir);
     let mappings = config.and_then(|config| config.id_mappings);
     mappings.map(all_ranges).unwrap_or_default()
 }
@@ -202,6 +200,8 @@ fn words(pool: Option<Pool>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use berth_runtime::monitor::protocol::{CONFIG_NAME, MonitorConfig};
+
     use super::*;
 
     fn taken(outside: u32, count: u32) -> IdRange {

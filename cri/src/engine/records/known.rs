@@ -115,6 +115,14 @@ impl<R: Clone + DeserializeOwned> Known<R> {
         (entry.identity == identity).then(|| entry.record.clone())
     }
 
+    /// The folder that a name was read in.
+    pub fn folder_of(&self, name: &str) -> Option<String> {
+        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = folders.iter();
+        let (folder, _) = folders.find(|(_, entries)| entries.contains_key(name))?;
+        Some(folder.clone())
+    }
+
     /// Forgets what is no longer in a folder.
     pub fn keep_names(&self, folder: &str, names: &[String]) {
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,6 +217,7 @@ mod tests {
         known.keep_names("f", &["b".to_owned()]);
         assert_eq!(known.look_up("f", "a", identity), None);
         assert!(known.look_up("f", "b", identity).is_some());
+        assert_eq!(known.folder_of("b").as_deref(), Some("f"));
         known.keep_folders(&["f".to_owned()]);
         assert_eq!(known.look_up("g", "a", identity), None);
     }
