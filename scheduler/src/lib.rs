@@ -1,6 +1,8 @@
 //! The pod worker, and later the cluster around it.
 #![forbid(unsafe_code)]
 
+/// The cluster's API: objects behind HTTP, as Kubernetes has them.
+pub mod api;
 /// Reading manifests: every mistake in one go, each with its line.
 pub mod manifest;
 /// A pod on one node: from its spec to running containers, and to its end.
