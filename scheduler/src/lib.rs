@@ -7,3 +7,5 @@ pub mod api;
 pub mod manifest;
 /// A pod on one node: from its spec to running containers, and to its end.
 pub mod pod;
+/// The cluster's memory: keys, values, revisions and watches; a file of redb, or etcd.
+pub mod store;
