@@ -9,9 +9,12 @@
 //!  ├─ Registry   docker-registry that listens inside the host
 //!  ├─ image      builds nginx and busybox from the machine's packages, pushes
 //!  ├─ Terminal   a program on a pseudo-terminal: type keys, read the screen
+//!  ├─ Fabric     several hosts on one wire, and a cable to pull
 //!  └─ Sweep      what was there before, what is left after
 //! ```
 
+/// Several hosts on one wire.
+pub mod fabric;
 /// A machine of its own for one test: network and mount namespaces, directories.
 pub mod host;
 /// One HTTP/1.1 exchange over a connection, wherever that connection lives.

@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use berth_tests::fabric::Fabric;
 use berth_tests::host::Host;
 use berth_tests::http::{self, Request};
 use berth_tests::image::layer::{Compression, Content};
@@ -148,4 +149,20 @@ fn a_terminal_takes_keys_and_signals() {
     terminal.type_keys(INTERRUPT).unwrap();
     terminal.type_keys("exit 7\n").unwrap();
     assert_eq!(terminal.wait(limit).unwrap().code(), Some(7));
+}
+
+#[test]
+fn hosts_of_a_fabric_reach_each_other_unless_the_cable_is_pulled() {
+    let fabric = Fabric::new(2).unwrap();
+    let reaches = |address: String| {
+        let mut ping = fabric.host(0).command("ping");
+        ping.args(["-c1", "-W2", &address]);
+        ping.output().unwrap().status.success()
+    };
+    assert!(reaches(fabric.address(1).to_string()));
+    assert!(reaches(fabric.address_v6(1).to_string()));
+    fabric.cut_off(1).unwrap();
+    assert!(!reaches(fabric.address(1).to_string()));
+    fabric.restore(1).unwrap();
+    assert!(reaches(fabric.address(1).to_string()));
 }
