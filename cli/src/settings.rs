@@ -81,8 +81,7 @@ impl Settings {
             1 => "info",
             _ => "debug,hyper=info,h2=info,rustls=info",
         };
-        let filter = tracing_subscriber::EnvFilter::try_from_env("BERTH_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+        let filter = finer_filter().unwrap_or_else(|| tracing_subscriber::EnvFilter::new(default));
         // A second subscriber in one process is refused; the first stays.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -103,5 +102,18 @@ impl Settings {
             data_dir: std::path::absolute(&self.data_dir)?,
             ..self
         })
+    }
+}
+
+/// What `BERTH_LOG` chooses. A mistake in it is told, for nothing else would show it.
+pub fn finer_filter() -> Option<tracing_subscriber::EnvFilter> {
+    let words = std::env::var_os("BERTH_LOG").filter(|words| !words.is_empty())?;
+    let words = words.to_string_lossy();
+    match tracing_subscriber::EnvFilter::try_new(&words) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            eprintln!("berth: BERTH_LOG={words:?} is not followed: {error}");
+            None
+        }
     }
 }

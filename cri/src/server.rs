@@ -72,6 +72,8 @@ pub struct ServerConfig {
 
 /// What the program around a server brings along.
 pub struct Program {
+    /// The socket that the service manager bound, see [`socket::take_over`].
+    pub handed: Option<std::os::unix::net::UnixListener>,
     /// Called once calls are answered.
     pub ready: Box<dyn FnOnce() + Send>,
     /// The choice of what its log says.
@@ -165,7 +167,7 @@ impl CriServer {
             }
             None => None,
         };
-        let listener = socket::listen(&config.socket).await?;
+        let listener = socket::listen(&config.socket, program.handed).await?;
         let watch = telemetry::calls::WatchLayer::new(self.telemetry.clone());
         let runtime = RuntimeServiceServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)

@@ -314,3 +314,16 @@ fn what_is_not_there_is_named() {
     assert!(machine.berth(&["info"]).unwrap().contains("cgroups"));
     machine.assert_clean().unwrap();
 }
+
+#[test]
+fn a_log_filter_that_is_no_filter_is_told_of() {
+    let machine = Machine::new().unwrap();
+    let mut command = machine.command(&["ps"]);
+    let output = command.env("BERTH_LOG", "berth=loud").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("BERTH_LOG=\"berth=loud\" is not followed"),
+        "{said}"
+    );
+}

@@ -1,13 +1,14 @@
 //! `berth cri`: the runtime of a kubelet, on a Unix socket.
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_cri::configuration::Configuration;
 use berth_cri::server::admin::LogLevel as _;
 use berth_cri::server::notify::ServiceManager;
-use berth_cri::server::socket::Place;
+use berth_cri::server::socket::{self, Place};
 use berth_cri::server::streaming::Limits;
 use berth_cri::server::telemetry::traces;
 use berth_cri::server::{CriServer, Program, ServerConfig};
@@ -118,7 +119,8 @@ pub fn run(settings: &Settings, arguments: &CriArguments) -> Result<u8> {
         Some(CriCommand::LogLevel(words)) => node::block_on(log_level::run(settings, words)),
         None => {
             let configuration = arguments.configuration(settings)?;
-            node::block_on(serve(settings, arguments, configuration))
+            let handed = socket::take_over().context("begin")?;
+            node::block_on(serve(settings, arguments, configuration, handed))
         }
     }
 }
@@ -127,6 +129,7 @@ async fn serve(
     settings: &Settings,
     arguments: &CriArguments,
     configuration: Configuration,
+    handed: Option<UnixListener>,
 ) -> Result<u8> {
     let (spans, layer) = traces::start(&configuration.traces)
         .context("send traces")?
@@ -165,6 +168,7 @@ async fn serve(
         manager.stopping();
     };
     let program = Program {
+        handed,
         ready: {
             let manager = manager.clone();
             Box::new(move || manager.ready())

@@ -222,12 +222,6 @@ impl PodRecord {
     pub fn has_own_runtime(&self) -> bool {
         self.state_of().is_empty()
     }
-
-    /// Whether the pod has the host's network.
-    pub fn uses_host_network(&self) -> bool {
-        namespace_options(&self.config.0)
-            .is_some_and(|options| options.network == v1::NamespaceMode::Node as i32)
-    }
 }
 
 /// The namespace options of a sandbox, if it states any.

@@ -10,8 +10,9 @@
 //!
 //! The ranges are cut from what `/etc/subuid` and `/etc/subgid` give to the user
 //! `berth` (subuid(5)): the same range in both, as a kubelet wants it for its own
-//! user. Without such a line it is [`DEFAULT`], which lies above the ids of people
-//! and of other container engines.
+//! user. Without such a line it is [`DEFAULT`], which lies above the ids of people,
+//! of systemd's services and containers (they end at 0x6FFF_0000) and below 2^31,
+//! from where on some programs read a negative number.
 
 use std::path::Path;
 
@@ -28,7 +29,7 @@ use crate::v1;
 const LENGTH: u32 = 65_536;
 /// Ids for 1024 pods where the administrator has not said otherwise.
 const DEFAULT: Pool = Pool {
-    first: 0x4000_0000,
+    first: 0x7000_0000,
     count: 1024 * LENGTH,
 };
 /// Whose lines are looked for.

@@ -46,15 +46,41 @@ pub struct Made {
     _lock: File,
 }
 
-/// Listens on the socket that systemd handed over, else on a path.
+/// Takes what systemd handed over, before this process has a thread or a child:
+/// the variables that tell of it are removed, and no child inherits the socket.
+///
+/// # Errors
+///
+/// `Storage`: what was handed over is no Unix socket that listens.
+pub fn take_over() -> Result<Option<std::os::unix::net::UnixListener>, Error> {
+    let refused = |error: io::Error| {
+        let text = "take over the socket of the service manager; nothing was started".to_owned();
+        Error::caused(ErrorKind::Storage, text, error)
+    };
+    let taken = listenfd::ListenFd::from_env().take_unix_listener(0);
+    let Some(socket) = taken.map_err(refused)? else {
+        return Ok(None);
+    };
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)
+        .map_err(|errno| refused(errno.into()))?;
+    socket.set_nonblocking(true).map_err(refused)?;
+    Ok(Some(socket))
+}
+
+/// Listens on the socket that was handed over, else on a path.
 ///
 /// # Errors
 ///
 /// `Conflict` when another server answers there, `Storage` when the path is
 /// something else than a socket or cannot be made.
-pub async fn listen(place: &Place) -> Result<Listener, Error> {
+pub async fn listen(
+    place: &Place,
+    handed: Option<std::os::unix::net::UnixListener>,
+) -> Result<Listener, Error> {
     let path = place.path.as_path();
-    if let Some(socket) = take_over().map_err(|error| failed("take over", path, error))? {
+    if let Some(socket) = handed {
+        let socket = UnixListener::from_std(socket)
+            .map_err(|error| failed("wait on what was handed over for", path, error))?;
         return Ok(Listener { socket, made: None });
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -91,14 +117,6 @@ pub fn leave(made: Option<Made>) {
         // Who starts next takes a leftover away.
         let _ = std::fs::remove_file(&made.path);
     }
-}
-
-fn take_over() -> io::Result<Option<UnixListener>> {
-    let Some(socket) = listenfd::ListenFd::from_env().take_unix_listener(0)? else {
-        return Ok(None);
-    };
-    socket.set_nonblocking(true)?;
-    UnixListener::from_std(socket).map(Some)
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
@@ -168,14 +186,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/berth.sock");
         let place = place(&path);
-        let first = listen(&place).await.unwrap();
+        let first = listen(&place, None).await.unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
-        let second = listen(&place).await.unwrap_err();
+        let second = listen(&place, None).await.unwrap_err();
         assert_eq!(second.kind(), ErrorKind::Conflict);
         // Killed: the file stays, the lock does not.
         drop(first);
-        let third = listen(&place).await.unwrap();
+        let third = listen(&place, None).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
         leave(third.made);
         assert!(!path.exists());
@@ -186,7 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes");
         std::fs::write(&path, "mine").unwrap();
-        let error = listen(&place(&path)).await.unwrap_err();
+        let error = listen(&place(&path), None).await.unwrap_err();
         assert!(error.chain().contains("expected a socket"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }

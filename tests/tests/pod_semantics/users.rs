@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use super::world::{World, assert_lines};
 
 /// The first id that is given where the machine's files say nothing.
-const FIRST: u32 = 0x4000_0000;
+const FIRST: u32 = 0x7000_0000;
 const LENGTH: u32 = 65_536;
 
 fn pod(name: &str, more: &str, script: &str) -> String {

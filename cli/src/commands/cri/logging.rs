@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::error::{Context, Error, Result};
+use crate::settings::finer_filter;
 
 /// The choice of what is said, to change it.
 #[derive(Debug, Clone)]
@@ -37,12 +38,12 @@ pub fn level_of(verbose: u8) -> Option<&'static str> {
 ///
 /// Somebody else in this process listens already.
 pub fn start(log: &configuration::Log, spans: Option<SpanLayer>) -> Result<Log> {
-    let (chosen, level) = match EnvFilter::try_from_env("BERTH_LOG") {
-        Ok(finer) => {
+    let (chosen, level) = match finer_filter() {
+        Some(finer) => {
             let words = finer.to_string();
             (finer, words)
         }
-        Err(_) => (filter(&log.level)?, log.level.clone()),
+        None => (filter(&log.level)?, log.level.clone()),
     };
     let (filter, handle) = reload::Layer::new(chosen);
     let lines = fmt::layer()
