@@ -9,3 +9,5 @@ pub mod manifest;
 pub mod pod;
 /// The cluster's memory: keys, values, revisions and watches; a file of redb, or etcd.
 pub mod store;
+/// Who is who in a cluster: the authority, certificates, join tokens, mutual TLS.
+pub mod trust;

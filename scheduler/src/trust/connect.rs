@@ -1,0 +1,192 @@
+//! A `kube::Client` that speaks as a credential, to whichever server answers.
+//!
+//! The URL of a request says nothing of where it goes: a cluster may have several
+//! servers, and every one is known as `kubernetes` in its certificate. The
+//! connector tries the servers in turn and stays with the one that answered.
+//!
+//! A server whose host is cut off closes no connection. `TCP_USER_TIMEOUT` ends one
+//! whose bytes are not acknowledged, and keep-alive probes one that only listens, as
+//! a watch does (tcp(7)); so a client notices within [`Lines::silence`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kube::client::ConfigExt as _;
+use rustix::net::sockopt;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::{Layer as _, Service};
+
+use super::TrustError;
+use super::authority::SERVER_HOST;
+use super::tls::{self, Shown};
+
+/// How connections are made and given up.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    /// How long one server may take to answer a connection.
+    pub patience: Duration,
+    /// How long a peer may be silent before its connection ends.
+    pub silence: Duration,
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines {
+            patience: Duration::from_secs(4),
+            silence: Duration::from_secs(8),
+        }
+    }
+}
+
+/// A client of the API on these servers, that is who `shown` is.
+///
+/// # Errors
+///
+/// The authority is not a certificate.
+pub fn client(servers: &[SocketAddr], shown: &Arc<Shown>) -> Result<kube::Client, TrustError> {
+    client_with(servers, shown, Lines::default())
+}
+
+/// The same with chosen time limits.
+///
+/// # Errors
+///
+/// The authority is not a certificate.
+pub fn client_with(
+    servers: &[SocketAddr],
+    shown: &Arc<Shown>,
+    lines: Lines,
+) -> Result<kube::Client, TrustError> {
+    let connector = Connector {
+        servers: servers.into(),
+        good: Arc::new(AtomicUsize::new(0)),
+        tls: Arc::new(tls::client(shown)?),
+        lines,
+    };
+    let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .build(connector);
+    let config = kube::Config::new(Uri::from_static("https://kubernetes"));
+    let service = config.base_uri_layer().layer(transport);
+    Ok(kube::Client::new(service, config.default_namespace))
+}
+
+/// Gives the kernel the time after which a silent peer counts as gone.
+///
+/// # Errors
+///
+/// The descriptor is no TCP socket.
+pub fn bound_silence(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    let probe = (silence / 4).max(Duration::from_secs(1));
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, probe)?;
+    sockopt::set_tcp_keepintvl(stream, probe)?;
+    sockopt::set_tcp_keepcnt(stream, 3)?;
+    let limit = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, limit)?;
+    stream.set_nodelay(true)
+}
+
+/// Connects to the first server that answers, the last good one first.
+#[derive(Clone)]
+struct Connector {
+    servers: Arc<[SocketAddr]>,
+    good: Arc<AtomicUsize>,
+    tls: Arc<ClientConfig>,
+    lines: Lines,
+}
+
+impl Service<Uri> for Connector {
+    type Response = Line;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Line>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await })
+    }
+}
+
+impl Connector {
+    async fn connect(&self) -> io::Result<Line> {
+        let first = self.good.load(Ordering::Relaxed);
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "no server is known");
+        for step in 0..self.servers.len() {
+            let place = (first + step) % self.servers.len();
+            let address = self.servers[place];
+            let attempt = tokio::time::timeout(self.lines.patience, self.reach(address)).await;
+            match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(line) => {
+                    self.good.store(place, Ordering::Relaxed);
+                    return Ok(line);
+                }
+                Err(error) => {
+                    failure = io::Error::new(error.kind(), format!("{address}: {error}"));
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    async fn reach(&self, address: SocketAddr) -> io::Result<Line> {
+        let stream = TcpStream::connect(address).await?;
+        bound_silence(&stream, self.lines.silence)?;
+        let name = ServerName::try_from(SERVER_HOST).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(self.tls.clone());
+        Ok(Line(TokioIo::new(connector.connect(name, stream).await?)))
+    }
+}
+
+/// One connection to a server.
+struct Line(TokioIo<TlsStream<TcpStream>>);
+
+impl Connection for Line {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
