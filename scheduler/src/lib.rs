@@ -3,6 +3,8 @@
 
 /// The cluster's API: objects behind HTTP, as Kubernetes has them.
 pub mod api;
+/// The control loops: each makes one kind of object true.
+pub mod controllers;
 /// Reading manifests: every mistake in one go, each with its line.
 pub mod manifest;
 /// A pod on one node: from its spec to running containers, and to its end.

@@ -1,0 +1,112 @@
+//! What all controllers ask of a pod.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodTemplateSpec},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::Resource;
+
+/// Whether it ended by itself: nothing of it runs or will.
+pub fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Its phase, `Pending` if nobody said.
+pub fn phase(pod: &Pod) -> &str {
+    let status = pod.status.as_ref();
+    status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
+}
+
+/// Whether it was told to end.
+pub fn is_terminating(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether it counts as one that runs, or will.
+pub fn is_active(pod: &Pod) -> bool {
+    !has_ended(pod) && !is_terminating(pod)
+}
+
+/// One of its conditions.
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Since when it has been ready without a break.
+pub fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
+    let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
+    Some(ready.last_transition_time.as_ref().map(|time| time.0))
+}
+
+/// Whether it is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    ready_since(pod).is_some()
+}
+
+/// Whether it has been ready for long enough.
+pub fn is_available(pod: &Pod, min_ready: Duration, now: Timestamp) -> bool {
+    is_ready(pod) && available_in(pod, min_ready, now).is_none()
+}
+
+/// In how long it becomes available if it stays ready; none if it is, or is not
+/// ready.
+pub fn available_in(pod: &Pod, min_ready: Duration, now: Timestamp) -> Option<Duration> {
+    let since = ready_since(pod)?;
+    if min_ready.is_zero() {
+        return None;
+    }
+    let Some(since) = since else {
+        return Some(min_ready);
+    };
+    let ready_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    min_ready
+        .checked_sub(ready_for)
+        .filter(|left| !left.is_zero())
+}
+
+/// How often its containers were restarted.
+pub fn restarts(pod: &Pod) -> i32 {
+    let status = pod.status.iter();
+    status
+        .flat_map(|status| {
+            let init = status.init_container_statuses.iter().flatten();
+            init.chain(status.container_statuses.iter().flatten())
+        })
+        .map(|container| container.restart_count)
+        .fold(0, i32::saturating_add)
+}
+
+/// The node it is bound to.
+pub fn node(pod: &Pod) -> Option<&str> {
+    let node = pod.spec.as_ref()?.node_name.as_deref();
+    node.filter(|node| !node.is_empty())
+}
+
+/// A pod of a template, owned by `owner`, under a name of its own.
+pub fn of_template(template: &PodTemplateSpec, owner: &ObjectMeta, name: String) -> Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: owner.namespace.clone(),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// The reference that makes an object one's own; none if the owner was never in
+/// the store.
+pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> Option<OwnerReference> {
+    owner.controller_owner_ref(&())
+}
