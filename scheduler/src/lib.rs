@@ -9,6 +9,8 @@ pub mod controllers;
 pub mod manifest;
 /// A pod on one node: from its spec to running containers, and to its end.
 pub mod pod;
+/// The server's process: the API over TLS, joining, and what the leader runs.
+pub mod server;
 /// The cluster's memory: keys, values, revisions and watches; a file of redb, or etcd.
 pub mod store;
 /// Who is who in a cluster: the authority, certificates, join tokens, mutual TLS.

@@ -21,6 +21,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::TrustError;
 use super::credential::Subject;
@@ -49,6 +50,7 @@ pub struct Record {
 #[derive(Debug, Default)]
 pub struct Register {
     records: RwLock<HashMap<String, Record>>,
+    changes: watch::Sender<()>,
 }
 
 impl Register {
@@ -65,6 +67,17 @@ impl Register {
             .is_some_and(|record| record.revoked.is_some())
     }
 
+    /// Waits until a certificate is refused.
+    pub async fn revoked(&self, serial: &str) {
+        let mut changes = self.changes.subscribe();
+        while !self.is_revoked(serial) {
+            if changes.changed().await.is_err() {
+                // The sender is ours: it is here as long as we are.
+                return;
+            }
+        }
+    }
+
     fn take(&self, map: &ConfigMap) {
         let read = map.data.iter().flatten().filter_map(|(serial, text)| {
             let record = serde_json::from_str(text).ok()?;
@@ -72,6 +85,7 @@ impl Register {
         });
         let records = read.collect();
         *self.records.write().unwrap_or_else(PoisonError::into_inner) = records;
+        self.changes.send_replace(());
     }
 
     fn revoke_here(&self, serials: &[String], now: Timestamp) {
@@ -81,6 +95,8 @@ impl Register {
                 record.revoked = Some(now);
             }
         }
+        drop(records);
+        self.changes.send_replace(());
     }
 }
 

@@ -134,29 +134,28 @@ pub async fn revoke(client: &kube::Client, id: &str) -> Result<bool, TrustError>
     }
 }
 
+/// Whether the holder of a token may come in. Nothing is spent.
+///
+/// # Errors
+///
+/// [`Refusal`].
+pub async fn check(client: &kube::Client, id: &str, secret: &str) -> Result<(), Refusal> {
+    prove(&api(client), id, secret).await.map(drop)
+}
+
 /// Lets the holder of a token in once.
 ///
 /// # Errors
 ///
 /// [`Refusal`].
 pub async fn spend(client: &kube::Client, id: &str, secret: &str) -> Result<(), Refusal> {
-    let presented = Invitation::new(id, secret).map_err(|_| Refusal::Unknown)?;
-    let name = format!("{NAME_PREFIX}{}", presented.id);
     let secrets = api(client);
     for _ in 0..ATTEMPTS {
-        let object = secrets.get_opt(&name).await?.ok_or(Refusal::Unknown)?;
-        let known = token_of(&object).ok_or(Refusal::Unknown)?;
-        // The secret first: who does not know it learns nothing of the token.
-        if !known.invitation.is_proved_by(secret) {
-            return Err(Refusal::Unknown);
-        }
-        if let Some(refusal) = known.ended(Timestamp::now()) {
-            return Err(refusal);
-        }
+        let (mut less, known) = prove(&secrets, id, secret).await?;
         let Some(uses) = known.allowance.uses else {
             return Ok(());
         };
-        let mut less = object;
+        let name = less.metadata.name.clone().unwrap_or_default();
         let left = (uses - 1).to_string().into_bytes();
         less.data
             .get_or_insert_default()
@@ -169,6 +168,26 @@ pub async fn spend(client: &kube::Client, id: &str, secret: &str) -> Result<(), 
         }
     }
     Err(Refusal::Spent)
+}
+
+/// The token's Secret, for one who knows its secret while it is good.
+async fn prove(
+    secrets: &Api<Secret>,
+    id: &str,
+    secret: &str,
+) -> Result<(Secret, KnownToken), Refusal> {
+    let presented = Invitation::new(id, secret).map_err(|_| Refusal::Unknown)?;
+    let name = format!("{NAME_PREFIX}{}", presented.id);
+    let object = secrets.get_opt(&name).await?.ok_or(Refusal::Unknown)?;
+    let known = token_of(&object).ok_or(Refusal::Unknown)?;
+    // The secret first: who does not know it learns nothing of the token.
+    if !known.invitation.is_proved_by(secret) {
+        return Err(Refusal::Unknown);
+    }
+    match known.ended(Timestamp::now()) {
+        Some(refusal) => Err(refusal),
+        None => Ok((object, known)),
+    }
 }
 
 fn api(client: &kube::Client) -> Api<Secret> {

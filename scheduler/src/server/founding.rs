@@ -1,0 +1,128 @@
+//! What is in every cluster from its first moment: the namespaces, and the Service by
+//! which pods reach the API.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use super::{ServerConfig, ServerError};
+
+/// The namespaces that every cluster has.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-node-lease", "kube-public"];
+const MANAGER: &str = "berth-server";
+
+/// Makes what is missing; what is there stays.
+///
+/// # Errors
+///
+/// The API refuses, or its store does not answer.
+pub async fn found(client: &kube::Client, config: &ServerConfig) -> Result<(), ServerError> {
+    for name in NAMESPACES {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name.to_owned());
+        let namespaces = Api::all(client.clone());
+        let made = namespaces.create(&PostParams::default(), &namespace).await;
+        ignore_existing(made)?;
+    }
+    make_service(client, config).await
+}
+
+/// The Service `kubernetes`: the first address of the range of Services, and behind it
+/// every server.
+async fn make_service(client: &kube::Client, config: &ServerConfig) -> Result<(), ServerError> {
+    let Some(address) = first_address(&config.layout.service_range) else {
+        return Ok(());
+    };
+    let wanted = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kubernetes",
+            "labels": { "component": "apiserver", "provider": "kubernetes" },
+        },
+        "spec": {
+            "clusterIP": address,
+            "ports": [{
+                "name": "https", "protocol": "TCP", "port": 443,
+                "targetPort": config.listen.port(),
+            }],
+        },
+    });
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    if services
+        .get_opt("kubernetes")
+        .await
+        .map_err(found_failed)?
+        .is_none()
+    {
+        let service = serde_json::from_value(wanted)
+            .map_err(|error| found_failed(kube::Error::SerdeError(error)))?;
+        ignore_existing(services.create(&PostParams::default(), &service).await)?;
+    }
+    tell_endpoints(client, config, &[config.advertise]).await
+}
+
+/// Writes down which servers there are behind the Service `kubernetes`.
+///
+/// # Errors
+///
+/// As [`found`].
+pub async fn tell_endpoints(
+    client: &kube::Client,
+    config: &ServerConfig,
+    servers: &[IpAddr],
+) -> Result<(), ServerError> {
+    let family = if config.advertise.is_ipv4() {
+        "IPv4"
+    } else {
+        "IPv6"
+    };
+    let addresses: Vec<_> = servers
+        .iter()
+        .filter(|address| address.is_ipv4() == config.advertise.is_ipv4())
+        .map(|address| json!({ "addresses": [address], "conditions": { "ready": true } }))
+        .collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "kubernetes" },
+        },
+        "addressType": family,
+        "endpoints": addresses,
+        "ports": [{ "name": "https", "protocol": "TCP", "port": config.listen.port() }],
+    });
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let force = PatchParams::apply(MANAGER).force();
+    slices
+        .patch("kubernetes", &force, &Patch::Apply(slice))
+        .await
+        .map(drop)
+        .map_err(found_failed)
+}
+
+/// The first address of a range, `10.211.0.1` of `10.211.0.0/16`.
+pub fn first_address(range: &str) -> Option<IpAddr> {
+    let (network, _) = range.split_once('/')?;
+    match network.parse().ok()? {
+        IpAddr::V4(network) => Some(IpAddr::V4((u32::from(network) + 1).into())),
+        IpAddr::V6(network) => Some(IpAddr::V6((u128::from(network) + 1).into())),
+    }
+}
+
+fn ignore_existing<T>(made: Result<T, kube::Error>) -> Result<(), ServerError> {
+    match made {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        outcome => outcome.map(drop).map_err(found_failed),
+    }
+}
+
+fn found_failed(error: kube::Error) -> ServerError {
+    ServerError::Found(Box::new(error))
+}
