@@ -7,6 +7,8 @@ pub mod api;
 pub mod controllers;
 /// Reading manifests: every mistake in one go, each with its line.
 pub mod manifest;
+/// Which node a pod runs on, and why.
+pub mod placement;
 /// A pod on one node: from its spec to running containers, and to its end.
 pub mod pod;
 /// The server's process: the API over TLS, joining, and what the leader runs.

@@ -1,0 +1,261 @@
+//! One decision: a snapshot and a pod in, a node or the reasons out.
+//!
+//! In a large cluster not every node is looked at: as soon as enough nodes fit
+//! (half of them at a hundred nodes, a tenth at five thousand, never fewer than a
+//! hundred), the best of these is taken, and the next pod starts where this one
+//! stopped. [`Breadth`] says whether.
+
+use rand::{Rng, RngExt};
+
+use crate::placement::{
+    census::Slot,
+    facts::PodFacts,
+    filter::{Check, FILTERS, Place, node_affinity},
+    reason::Reason,
+    score::SCORES,
+    snapshot::Snapshot,
+};
+
+/// How many nodes are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breadth {
+    /// All of them.
+    All,
+    /// Until enough of them fit, as kube-scheduler does.
+    Enough,
+}
+
+/// Where the next decision starts to look, and the lot that decides ties.
+#[derive(Debug)]
+pub struct Draw<R> {
+    /// Decides ties.
+    pub lot: R,
+    /// How many nodes are looked at.
+    pub breadth: Breadth,
+    next: usize,
+}
+
+/// Why no node fits: reasons by node and filter.
+#[derive(Debug, Default, Clone)]
+pub struct Refusals {
+    /// Each with the node and the place of the filter in its table.
+    pub reasons: Vec<(Slot, usize, Reason)>,
+}
+
+/// What came of a decision.
+#[derive(Debug)]
+pub struct Decision {
+    /// The best node; none if no node fits.
+    pub node: Option<Slot>,
+    /// How many nodes fitted, of those looked at.
+    pub fitting: usize,
+    /// Why the others did not.
+    pub refusals: Refusals,
+}
+
+impl<R: Rng> Draw<R> {
+    /// A draw that starts with the first node.
+    pub fn new(lot: R, breadth: Breadth) -> Draw<R> {
+        Draw {
+            lot,
+            breadth,
+            next: 0,
+        }
+    }
+}
+
+/// Finds the best node for a pod.
+///
+/// The snapshot is changed and restored where room is kept for other pods: the
+/// node must fit with them there too.
+pub fn decide<R: Rng>(snapshot: &mut Snapshot, pod: &PodFacts, draw: &mut Draw<R>) -> Decision {
+    let candidates = candidates(snapshot, pod);
+    let enough = match draw.breadth {
+        Breadth::All => usize::MAX,
+        Breadth::Enough => enough(snapshot.ready().len()),
+    };
+    let (mut fits, refusals) = find_fitting(snapshot, pod, candidates, enough, &mut draw.next);
+    if snapshot.has_nominations() {
+        fits.retain(|slot| fits_with_nominated(snapshot, pod, *slot));
+    }
+    let totals = rate(snapshot, pod, &fits);
+    Decision {
+        node: best(&fits, &totals, &mut draw.lot),
+        fitting: fits.len(),
+        refusals,
+    }
+}
+
+/// The nodes worth a look: those that the pod names, or all, with `None`.
+fn candidates(snapshot: &Snapshot, pod: &PodFacts) -> Option<Vec<Slot>> {
+    let names = node_affinity::named_nodes(&pod.wishes)?;
+    Some(
+        names
+            .into_iter()
+            .filter_map(|name| snapshot.slot_of(name))
+            .collect(),
+    )
+}
+
+/// How many nodes that fit are enough.
+pub fn enough(nodes: usize) -> usize {
+    const FEWEST: usize = 100;
+    let percentage = 50_usize.saturating_sub(nodes / 125).max(5);
+    if nodes < FEWEST {
+        nodes
+    } else {
+        (nodes * percentage / 100).max(FEWEST)
+    }
+}
+
+fn find_fitting(
+    snapshot: &Snapshot,
+    pod: &PodFacts,
+    candidates: Option<Vec<Slot>>,
+    enough: usize,
+    next: &mut usize,
+) -> (Vec<Slot>, Refusals) {
+    let all = snapshot.ready();
+    let named = candidates.is_some();
+    let slots: &[Slot] = candidates.as_deref().unwrap_or(all);
+    let checks = prepare_checks(snapshot, pod);
+    let mut fits = Vec::with_capacity(slots.len().min(enough));
+    let mut refusals = Refusals::default();
+    let start = if named || slots.is_empty() {
+        0
+    } else {
+        *next % slots.len()
+    };
+    let mut seen = 0;
+    let (before, after) = slots.split_at(start);
+    for slot in after.iter().chain(before) {
+        seen += 1;
+        if judge(snapshot, &checks, *slot, &mut refusals) {
+            fits.push(*slot);
+            if fits.len() >= enough {
+                break;
+            }
+        }
+    }
+    if named {
+        // The other nodes were not asked, but the pod's message counts them.
+        refuse_unnamed(snapshot, slots, &mut refusals);
+    } else {
+        *next = start + seen;
+    }
+    (fits, refusals)
+}
+
+fn refuse_unnamed(snapshot: &Snapshot, named: &[Slot], refusals: &mut Refusals) {
+    let filter = FILTERS
+        .iter()
+        .position(|filter| filter.name == node_affinity::FILTER.name)
+        .unwrap_or_default();
+    let others = snapshot.ready().iter().filter(|slot| !named.contains(slot));
+    refusals
+        .reasons
+        .extend(others.map(|slot| (*slot, filter, Reason::NotSelected)));
+}
+
+/// The checks that have something to say of the pod, with their filters' places.
+pub fn prepare_checks<'a>(
+    snapshot: &'a Snapshot,
+    pod: &'a PodFacts,
+) -> Vec<(usize, Box<dyn Check + 'a>)> {
+    FILTERS
+        .iter()
+        .enumerate()
+        .filter_map(|(place, filter)| Some((place, (filter.prepare)(snapshot, pod)?)))
+        .collect()
+}
+
+/// Whether a node passes all checks; the first that it fails adds its reasons.
+fn judge(
+    snapshot: &Snapshot,
+    checks: &[(usize, Box<dyn Check + '_>)],
+    slot: Slot,
+    refusals: &mut Refusals,
+) -> bool {
+    let Some(place) = Place::of(snapshot, slot) else {
+        return false;
+    };
+    let mut found = Vec::new();
+    for (filter, check) in checks {
+        check.judge(&place, &mut found);
+        if !found.is_empty() {
+            refusals
+                .reasons
+                .extend(found.into_iter().map(|reason| (slot, *filter, reason)));
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether a pod fits a node as the snapshot has it.
+pub fn fits(snapshot: &Snapshot, pod: &PodFacts, slot: Slot) -> bool {
+    let checks = prepare_checks(snapshot, pod);
+    judge(snapshot, &checks, slot, &mut Refusals::default())
+}
+
+/// Whether a pod fits a node also when the pods come for which room is kept there.
+fn fits_with_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot) -> bool {
+    let node = snapshot.node(slot).name;
+    let expected: Vec<_> = snapshot
+        .nominated_to(node)
+        .iter()
+        .filter(|other| other.priority >= pod.priority && other.name != pod.name)
+        .filter(|other| snapshot.pod(&other.name).is_none())
+        .cloned()
+        .collect();
+    if expected.is_empty() {
+        return true;
+    }
+    for other in &expected {
+        snapshot.place(other.clone(), node);
+    }
+    let fit = fits(snapshot, pod, slot);
+    for other in &expected {
+        snapshot.displace(&other.name);
+    }
+    fit
+}
+
+/// The weighted sum of each node's ratings.
+fn rate(snapshot: &Snapshot, pod: &PodFacts, fits: &[Slot]) -> Vec<i64> {
+    let mut totals = vec![0; fits.len()];
+    // With one node there is nothing to choose.
+    if fits.len() < 2 {
+        return totals;
+    }
+    let mut numbers = Vec::with_capacity(fits.len());
+    for score in SCORES {
+        let Some(weigh) = (score.prepare)(snapshot, pod, fits) else {
+            continue;
+        };
+        numbers.clear();
+        numbers.extend(
+            fits.iter()
+                .map(|slot| Place::of(snapshot, *slot).map_or(0, |place| weigh.raw(&place))),
+        );
+        weigh.normalise(&mut numbers);
+        for (total, number) in totals.iter_mut().zip(&numbers) {
+            *total += number * score.weight;
+        }
+    }
+    totals
+}
+
+/// One of the nodes with the largest sum, each with the same chance.
+fn best<R: Rng>(fits: &[Slot], totals: &[i64], lot: &mut R) -> Option<Slot> {
+    let most = totals.iter().max()?;
+    let mut chosen = None;
+    let mut equal = 0_u32;
+    for (slot, _) in fits.iter().zip(totals).filter(|(_, total)| *total == most) {
+        equal += 1;
+        if lot.random_range(0..equal) == 0 {
+            chosen = Some(*slot);
+        }
+    }
+    chosen
+}

@@ -1,0 +1,1 @@
+//! Tests of the filters: tables, and a slow plain model.
