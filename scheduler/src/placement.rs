@@ -28,8 +28,16 @@ pub mod cycle;
 pub mod facts;
 /// What a node must satisfy.
 pub mod filter;
+/// The message of a pod that no node fits.
+pub mod message;
 /// What placement knows of a node.
 pub mod node;
+/// Who must go so that a pod finds room.
+pub mod preemption;
+/// Numbers of priority classes.
+pub mod priority;
+/// Pods that wait.
+pub mod queue;
 /// Why a node does not fit.
 pub mod reason;
 /// Which of the nodes that fit is best.

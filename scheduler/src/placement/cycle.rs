@@ -76,7 +76,10 @@ pub fn decide<R: Rng>(snapshot: &mut Snapshot, pod: &PodFacts, draw: &mut Draw<R
     };
     let (mut fits, refusals) = find_fitting(snapshot, pod, candidates, enough, &mut draw.next);
     if snapshot.has_nominations() {
-        fits.retain(|slot| fits_with_nominated(snapshot, pod, *slot));
+        fits.retain(|slot| {
+            let node = snapshot.node(*slot).name;
+            snapshot.nominated_to(node).is_empty() || fits_beside_nominated(snapshot, pod, *slot)
+        });
     }
     let totals = rate(snapshot, pod, &fits);
     Decision {
@@ -127,15 +130,20 @@ fn find_fitting(
         *next % slots.len()
     };
     let mut seen = 0;
+    let mut found = Vec::new();
     let (before, after) = slots.split_at(start);
     for slot in after.iter().chain(before) {
         seen += 1;
-        if judge(snapshot, &checks, *slot, &mut refusals) {
+        if judge(snapshot, &checks, *slot, &mut found) {
             fits.push(*slot);
             if fits.len() >= enough {
                 break;
             }
         }
+        let of_node = found.drain(..);
+        refusals
+            .reasons
+            .extend(of_node.map(|(filter, reason)| (*slot, filter, reason)));
     }
     if named {
         // The other nodes were not asked, but the pod's message counts them.
@@ -169,23 +177,19 @@ pub fn prepare_checks<'a>(
         .collect()
 }
 
-/// Whether a node passes all checks; the first that it fails adds its reasons.
+/// Whether a node passes all checks; the first that it fails leaves its reasons.
 fn judge(
     snapshot: &Snapshot,
     checks: &[(usize, Box<dyn Check + '_>)],
     slot: Slot,
-    refusals: &mut Refusals,
+    found: &mut Vec<(usize, Reason)>,
 ) -> bool {
     let Some(place) = Place::of(snapshot, slot) else {
         return false;
     };
-    let mut found = Vec::new();
     for (filter, check) in checks {
-        check.judge(&place, &mut found);
+        check.judge(&place, &mut |reason| found.push((*filter, reason)));
         if !found.is_empty() {
-            refusals
-                .reasons
-                .extend(found.into_iter().map(|reason| (slot, *filter, reason)));
             return false;
         }
     }
@@ -195,11 +199,11 @@ fn judge(
 /// Whether a pod fits a node as the snapshot has it.
 pub fn fits(snapshot: &Snapshot, pod: &PodFacts, slot: Slot) -> bool {
     let checks = prepare_checks(snapshot, pod);
-    judge(snapshot, &checks, slot, &mut Refusals::default())
+    judge(snapshot, &checks, slot, &mut Vec::new())
 }
 
 /// Whether a pod fits a node also when the pods come for which room is kept there.
-fn fits_with_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot) -> bool {
+pub fn fits_beside_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot) -> bool {
     let node = snapshot.node(slot).name;
     let expected: Vec<_> = snapshot
         .nominated_to(node)
@@ -208,9 +212,6 @@ fn fits_with_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot) -> b
         .filter(|other| snapshot.pod(&other.name).is_none())
         .cloned()
         .collect();
-    if expected.is_empty() {
-        return true;
-    }
     for other in &expected {
         snapshot.place(other.clone(), node);
     }
@@ -249,13 +250,11 @@ fn rate(snapshot: &Snapshot, pod: &PodFacts, fits: &[Slot]) -> Vec<i64> {
 /// One of the nodes with the largest sum, each with the same chance.
 fn best<R: Rng>(fits: &[Slot], totals: &[i64], lot: &mut R) -> Option<Slot> {
     let most = totals.iter().max()?;
-    let mut chosen = None;
-    let mut equal = 0_u32;
-    for (slot, _) in fits.iter().zip(totals).filter(|(_, total)| *total == most) {
-        equal += 1;
-        if lot.random_range(0..equal) == 0 {
-            chosen = Some(*slot);
-        }
-    }
-    chosen
+    let equal: Vec<Slot> = fits
+        .iter()
+        .zip(totals)
+        .filter(|(_, total)| *total == most)
+        .map(|(slot, _)| *slot)
+        .collect();
+    Some(equal[lot.random_range(0..equal.len())])
 }

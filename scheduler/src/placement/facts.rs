@@ -167,7 +167,7 @@ pub struct PodFacts {
 }
 
 /// What matters only until a pod has a node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// Labels of the node by `nodeSelector`.
     pub node_selector: Vec<Requirement>,
@@ -183,6 +183,27 @@ pub struct Wishes {
     pub images: Vec<Symbol>,
     /// Names of gates that hold it back.
     pub gates: Vec<String>,
+}
+
+impl PodFacts {
+    /// Whether another reading of the pod asks for the same.
+    pub fn wants_same(&self, other: &PodFacts) -> bool {
+        self.cohort == other.cohort
+            && self.priority == other.priority
+            && self.may_preempt == other.may_preempt
+            && self.asks_same(other)
+            && self.wishes == other.wishes
+    }
+
+    /// Whether another reading takes the same of a node, and says the same of company.
+    pub fn asks_same(&self, other: &PodFacts) -> bool {
+        self.demand == other.demand
+            && self.weight == other.weight
+            && self.ports == other.ports
+            && self.anti_affinity == other.anti_affinity
+            && self.affinity == other.affinity
+            && self.preferred_pods == other.preferred_pods
+    }
 }
 
 /// How much of a pod is read.

@@ -47,8 +47,8 @@ pub struct Place<'a> {
 
 /// A filter that has read the pod.
 pub trait Check {
-    /// Adds the reasons against a node; none means it fits.
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>);
+    /// Tells the reasons against a node; none means it fits.
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason));
 }
 
 /// A check made for one pod.
@@ -114,11 +114,11 @@ pub(super) fn accepts(filter: &Filter, snapshot: &Snapshot, pod: &PodFacts, slot
     let Some(place) = Place::of(snapshot, slot) else {
         return false;
     };
-    let mut found = Vec::new();
+    let mut fits = true;
     if let Some(check) = (filter.prepare)(snapshot, pod) {
-        check.judge(&place, &mut found);
+        check.judge(&place, &mut |_| fits = false);
     }
-    found.is_empty()
+    fits
 }
 
 #[cfg(test)]

@@ -237,10 +237,8 @@ impl Resource {
 
 fn braced(taint: &Taint, symbols: &Symbols) -> String {
     let key = symbols.text(taint.key);
-    match symbols.text(taint.value) {
-        "" => format!("{{{key}}}"),
-        value => format!("{{{key}: {value}}}"),
-    }
+    // kube-scheduler prints the pair so, with nothing after the colon too.
+    format!("{{{key}: {}}}", symbols.text(taint.value))
 }
 
 /// Bytes with the largest binary suffix that leaves a whole number.

@@ -13,6 +13,7 @@ use crate::placement::{
     census::{Census, Move, Slot},
     facts::{self, Extent, PodFacts, PodName},
     node::{Node, NodeChange, NodeObject},
+    priority::Priorities,
     symbol::{Labels, Symbol, Symbols},
 };
 
@@ -33,12 +34,21 @@ pub struct Snapshot {
     pods: HashMap<PodName, Slot>,
     images: HashMap<Symbol, usize>,
     nominated: HashMap<Symbol, Vec<Arc<PodFacts>>>,
+    /// Priorities by class, for pods that came without a number.
+    pub priorities: Priorities,
 }
 
 impl Snapshot {
     /// Reads a pod, and makes the snapshot count what the pod asks about.
     pub fn read_pod(&mut self, pod: &api::Pod, extent: Extent) -> Arc<PodFacts> {
-        let facts = facts::read(&mut self.symbols, &mut self.census, pod, extent);
+        let mut facts = facts::read(&mut self.symbols, &mut self.census, pod, extent);
+        let spec = pod.spec.as_ref();
+        facts.priority = match spec.and_then(|spec| spec.priority) {
+            Some(said) => said,
+            None => self
+                .priorities
+                .of(spec.and_then(|spec| spec.priority_class_name.as_deref())),
+        };
         self.answer_fresh();
         Arc::new(facts)
     }
@@ -244,14 +254,7 @@ impl Snapshot {
         else {
             return false;
         };
-        let same = known.cohort == pod.cohort
-            && known.ending == pod.ending
-            && known.demand == pod.demand
-            && known.weight == pod.weight
-            && known.ports == pod.ports
-            && known.anti_affinity == pod.anti_affinity
-            && known.affinity == pod.affinity
-            && known.preferred_pods == pod.preferred_pods;
+        let same = known.cohort == pod.cohort && known.ending == pod.ending && known.asks_same(pod);
         if same {
             *known = pod.clone();
         }

@@ -25,12 +25,14 @@ fn prepare<'a>(_: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Free<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         let taken = self
             .0
             .iter()
             .find(|wanted| place.node.ports.iter().any(|other| other.collides(wanted)));
-        found.extend(taken.map(|wanted| Reason::PortTaken { port: wanted.port }));
+        if let Some(reason) = taken.map(|wanted| Reason::PortTaken { port: wanted.port }) {
+            found(reason);
+        }
     }
 }
 

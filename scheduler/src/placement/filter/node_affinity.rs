@@ -39,9 +39,9 @@ fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Selected<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         if !selects(self.wishes, place, self.symbols) {
-            found.push(Reason::NotSelected);
+            found(Reason::NotSelected);
         }
     }
 }

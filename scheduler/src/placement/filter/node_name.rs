@@ -28,9 +28,9 @@ fn prepare<'a>(_: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Named {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         if place.node.name != self.0 {
-            found.push(Reason::OtherName);
+            found(Reason::OtherName);
         }
     }
 }

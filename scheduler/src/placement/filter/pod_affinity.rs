@@ -43,7 +43,7 @@ fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Together<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         let census = &self.snapshot.census;
         for company in &self.pod.affinity {
             let term = census.at(company.together);
@@ -51,7 +51,7 @@ impl Check for Together<'_> {
             let domain = topology.domain(place.slot);
             if domain == NOWHERE || (term.members.at(domain) == 0 && !self.first) {
                 if let Splitter::Label(key) = topology.splitter {
-                    found.push(Reason::NoCompany { key });
+                    found(Reason::NoCompany { key });
                 }
                 return;
             }

@@ -72,7 +72,7 @@ impl Closed<'_> {
 }
 
 impl Check for Apart<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         let company = self.refuses.iter().find_map(|closed| {
             let pods = closed.term.members.at(closed.domain(place.slot));
             (pods > 0).then_some(Reason::Company {
@@ -81,7 +81,7 @@ impl Check for Apart<'_> {
             })
         });
         if let Some(company) = company {
-            found.push(company);
+            found(company);
             return;
         }
         let refused = self.refused.iter().find_map(|closed| {
@@ -91,7 +91,9 @@ impl Check for Apart<'_> {
                 pods,
             })
         });
-        found.extend(refused);
+        if let Some(reason) = refused {
+            found(reason);
+        }
     }
 }
 

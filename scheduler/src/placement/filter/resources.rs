@@ -27,7 +27,7 @@ fn prepare<'a>(_: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Room<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         let (used, all, wanted) = (&place.node.used, &place.object.allocatable, self.0);
         let fixed = [
             (Resource::Pods, wanted.pods, used.pods, all.pods),
@@ -61,7 +61,7 @@ impl Check for Room<'_> {
         for (resource, wanted, used, allocatable) in fixed.into_iter().chain(others) {
             // Who asks for nothing is let in even where others took too much.
             if wanted > 0 && wanted > allocatable - used {
-                found.push(Reason::Insufficient {
+                found(Reason::Insufficient {
                     resource,
                     wanted,
                     used,

@@ -26,14 +26,16 @@ fn prepare<'a>(_: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Tolerated<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         // One taint is enough, and the first is what kube-scheduler names.
         let against = place
             .object
             .taints
             .iter()
             .find(|taint| taint.effect.repels() && !taint::is_borne(taint, self.0));
-        found.extend(against.map(|taint| Reason::Tainted(*taint)));
+        if let Some(reason) = against.map(|taint| Reason::Tainted(*taint)) {
+            found(reason);
+        }
     }
 }
 

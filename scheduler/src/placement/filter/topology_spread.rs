@@ -57,17 +57,17 @@ fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for Even<'_> {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         for limit in &self.0 {
             let spread = limit.spread;
             let domain = limit.tally.topology.domain(place.slot);
             if domain == NOWHERE {
-                found.push(Reason::NoSpreadLabel { key: spread.key });
+                found(Reason::NoSpreadLabel { key: spread.key });
                 return;
             }
             let count = limit.tally.at(domain) + i64::from(spread.counts_itself);
             if count - limit.least > spread.max_skew {
-                found.push(Reason::Uneven {
+                found(Reason::Uneven {
                     key: spread.key,
                     count,
                     least: limit.least,

@@ -45,9 +45,9 @@ fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
 }
 
 impl Check for NotCordoned {
-    fn judge(&self, place: &Place<'_>, found: &mut Vec<Reason>) {
+    fn judge(&self, place: &Place<'_>, found: &mut dyn FnMut(Reason)) {
         if place.object.cordoned {
-            found.push(Reason::Cordoned);
+            found(Reason::Cordoned);
         }
     }
 }
