@@ -47,6 +47,47 @@ pub fn parse(text: &str) -> Result<i128, QuantityError> {
     })
 }
 
+/// The text that Kubernetes writes for a quantity: `1` for `1000m`, `1536Mi` for `1.5Gi`.
+///
+/// The kind of suffix stays (binary, decimal, exponent), no fraction is left,
+/// and the suffix is as large as possible. Nothing, if the text is no quantity.
+#[must_use]
+pub fn canonical(text: &str) -> Option<String> {
+    let nanos = parse_nanos(text)?;
+    let binary = text.ends_with('i') && nanos.abs() >= 1024 * SCALE;
+    if binary {
+        let mut units = nanos.div_euclid(SCALE) + i128::from(nanos.rem_euclid(SCALE) != 0);
+        let mut suffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].iter();
+        let mut suffix = suffixes.next();
+        while units % 1024 == 0 && units != 0 {
+            let Some(larger) = suffixes.next() else { break };
+            units /= 1024;
+            suffix = Some(larger);
+        }
+        return Some(format!("{units}{}", suffix.unwrap_or(&"")));
+    }
+    if nanos == 0 {
+        return Some("0".to_owned());
+    }
+    let (mut number, mut exponent) = (nanos, -9);
+    while number % 1000 == 0 && exponent < 18 {
+        number /= 1000;
+        exponent += 3;
+    }
+    let by_exponent = text
+        .find(['e', 'E'])
+        .is_some_and(|at| at + 1 < text.len());
+    if by_exponent {
+        return Some(match exponent {
+            0 => number.to_string(),
+            _ => format!("{number}e{exponent}"),
+        });
+    }
+    let place = usize::try_from((exponent + 9) / 3).unwrap_or(0);
+    let suffix = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"].get(place)?;
+    Some(format!("{number}{suffix}"))
+}
+
 /// The quantity in whole units, rounded up, as Kubernetes' `Value()`.
 ///
 /// Bytes of memory are read with it. A text that is no quantity counts as zero:
@@ -107,7 +148,7 @@ fn read_suffix(suffix: &str) -> Option<(i128, i32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{milli, parse, whole};
+    use super::{canonical, milli, parse, whole};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use proptest::{prop_assert_eq, proptest};
 
@@ -146,7 +187,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn canonical_texts_are_those_of_kubernetes() {
+        let table = [
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1.5Gi", "1536Mi"),
+            ("1024Mi", "1Gi"),
+            ("64Mi", "64Mi"),
+            ("0.5Ki", "512"),
+            ("1000", "1k"),
+            ("2e3", "2e3"),
+            ("20e2", "2e3"),
+            ("0Mi", "0"),
+            ("1", "1"),
+            ("-1500m", "-1500m"),
+            ("100M", "100M"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(canonical(text).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(canonical("many"), None);
+    }
+
     proptest! {
+        #[test]
+        fn canonical_texts_have_the_same_value(text in "[1-9][0-9]{0,8}(\\.[0-9]{1,3})?(m|k|M|Mi|Ki|Gi|e3)?") {
+            let again = canonical(&text).unwrap();
+            prop_assert_eq!(whole(&Quantity(again.clone())), whole(&Quantity(text)));
+            prop_assert_eq!(canonical(&again), Some(again));
+        }
+
         #[test]
         fn whole_numbers_survive(value in 0_i64..) {
             prop_assert_eq!(whole(&Quantity(value.to_string())), value);
