@@ -7,10 +7,26 @@
 //!
 //! Read more: <https://kubernetes.io/docs/reference/using-api/api-concepts/> and `docs/api.md`.
 
+/// Addresses and ports that the cluster hands out to Services.
+pub mod allocate;
+/// What the API fills in where an object is silent.
+pub mod defaults;
 /// What went wrong, as Kubernetes' `Status` object.
 pub mod error;
 /// The kinds that are served: a table, and nothing is served that is not in it.
 pub mod kind;
+/// What the API says about itself: discovery and OpenAPI.
+pub mod openapi;
+/// Changes to an object: four kinds of patch, and the book of who owns which field.
+pub mod patch;
+/// The types of the served kinds: fields, shapes, ways of merging.
+pub mod schema;
+/// Which objects of a list are meant: selectors by label and by field.
+pub mod selector;
+/// Objects as rows: what `kubectl get` prints.
+pub mod table;
+/// What an object must be to be stored.
+pub mod validate;
 
 /// Who asks: put into the request's extensions by whoever took the connection.
 ///

@@ -125,7 +125,10 @@ pub fn cluster_ip(
                     FieldError::invalid(
                         field,
                         Value::Null,
-                        &format!("failed to allocate an {} address: range is full", family.word()),
+                        &format!(
+                            "failed to allocate an {} address: range is full",
+                            family.word()
+                        ),
                     )
                 });
         }
@@ -190,7 +193,11 @@ pub fn node_port(
                 })
                 .find(|port| is_free(*port))
                 .ok_or_else(|| {
-                    FieldError::invalid(field, Value::Null, "failed to allocate a nodePort: range is full")
+                    FieldError::invalid(
+                        field,
+                        Value::Null,
+                        "failed to allocate a nodePort: range is full",
+                    )
                 })
         }
     }

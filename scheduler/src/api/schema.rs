@@ -88,6 +88,8 @@ pub struct Field {
 #[derive(Debug)]
 pub struct Types {
     types: Vec<Type>,
+    /// The shape of each type's objects, so that a walk can begin with a reference.
+    shapes: Vec<Shape>,
     by_name: HashMap<String, TypeId>,
 }
 
@@ -114,6 +116,12 @@ impl Types {
         let name = definition(kind);
         self.named(&name)
             .unwrap_or_else(|| panic!("the types of every served kind are listed: {name}"))
+    }
+
+    /// The shape of a kind's objects.
+    #[must_use]
+    pub fn shape_of(&self, kind: &Kind) -> &Shape {
+        &self.shapes[self.of(kind).0]
     }
 
     /// A field of the type at a place.
@@ -196,13 +204,16 @@ impl Types {
             .iter()
             .filter(|(_, schema)| schema.get("properties").is_some())
             .collect();
-        let by_name = named
+        let by_name: HashMap<String, TypeId> = named
             .iter()
             .enumerate()
             .map(|(place, (name, _))| (short(name).to_owned(), TypeId(place)))
             .collect();
         let mut types = Types {
             types: Vec::new(),
+            shapes: (0..by_name.len())
+                .map(|place| Shape::Object(TypeId(place)))
+                .collect(),
             by_name,
         };
         for (name, schema) in named {

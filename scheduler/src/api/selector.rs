@@ -98,10 +98,16 @@ impl LabelSelector {
                 test: Test::In(vec![value.as_str()?.to_owned()]),
             });
         }
-        for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        for expression in selector["matchExpressions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             let values = || -> Option<Vec<String>> {
                 let values = expression["values"].as_array()?.iter();
-                values.map(|value| Some(value.as_str()?.to_owned())).collect()
+                values
+                    .map(|value| Some(value.as_str()?.to_owned()))
+                    .collect()
             };
             requirements.push(Requirement {
                 key: expression["key"].as_str()?.to_owned(),
@@ -146,9 +152,7 @@ impl Test {
             Test::Exists => value.is_some(),
             Test::DoesNotExist => value.is_none(),
             Test::In(values) => value.is_some_and(|value| values.iter().any(|one| one == value)),
-            Test::NotIn(values) => {
-                value.is_none_or(|value| values.iter().all(|one| one != value))
-            }
+            Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|one| one != value)),
             Test::GreaterThan(limit) => number().is_some_and(|number| number > *limit),
             Test::LessThan(limit) => number().is_some_and(|number| number < *limit),
         }

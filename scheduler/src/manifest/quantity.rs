@@ -74,9 +74,7 @@ pub fn canonical(text: &str) -> Option<String> {
         number /= 1000;
         exponent += 3;
     }
-    let by_exponent = text
-        .find(['e', 'E'])
-        .is_some_and(|at| at + 1 < text.len());
+    let by_exponent = text.find(['e', 'E']).is_some_and(|at| at + 1 < text.len());
     if by_exponent {
         return Some(match exponent {
             0 => number.to_string(),

@@ -151,7 +151,10 @@ fn wanted_families(pool: &Pool, spec: &Value, named: &[String]) -> Result<Vec<Fa
         }
     }
     let offered = || pool.ranges.iter().map(super::Range::family);
-    if let Some(missing) = families.iter().find(|family| offered().all(|one| one != **family)) {
+    if let Some(missing) = families
+        .iter()
+        .find(|family| offered().all(|one| one != **family))
+    {
         return Err(FieldError::invalid(
             "spec.ipFamilies",
             missing.word(),

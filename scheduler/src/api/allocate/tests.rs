@@ -87,8 +87,10 @@ fn each_type_gets_what_it_needs() {
     let headless = done(json!({"type": "ClusterIP", "clusterIP": "None"}));
     assert_eq!(headless["clusterIPs"], json!(["None"]));
 
-    let both = done(json!({"type": "NodePort", "ipFamilyPolicy": "PreferDualStack",
-        "ports": [{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP", "nodePort": 30053}]}));
+    let both = done(
+        json!({"type": "NodePort", "ipFamilyPolicy": "PreferDualStack",
+        "ports": [{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP", "nodePort": 30053}]}),
+    );
     assert_eq!(both["ipFamilies"], json!(["IPv4", "IPv6"]));
     assert_eq!(both["clusterIPs"].as_array().unwrap().len(), 2);
     assert_eq!(both["ports"][1]["nodePort"], 30053);
@@ -101,7 +103,8 @@ fn each_type_gets_what_it_needs() {
 #[test]
 fn an_update_keeps_what_the_service_has_and_gives_back_what_it_cannot_use() {
     let (pool, used) = (Pool::default(), Used::default());
-    let mut before = service(json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}));
+    let mut before =
+        service(json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}));
     complete(&pool, &used, &mut before, None, 5).unwrap();
 
     let mut same = service(json!({"type": "NodePort", "ports": [
@@ -112,7 +115,10 @@ fn an_update_keeps_what_the_service_has_and_gives_back_what_it_cannot_use() {
         same["spec"]["ports"][1]["nodePort"],
         before["spec"]["ports"][0]["nodePort"]
     );
-    assert_ne!(same["spec"]["ports"][0]["nodePort"], same["spec"]["ports"][1]["nodePort"]);
+    assert_ne!(
+        same["spec"]["ports"][0]["nodePort"],
+        same["spec"]["ports"][1]["nodePort"]
+    );
 
     let mut plain = before.clone();
     plain["spec"]["type"] = json!("ClusterIP");
@@ -120,7 +126,13 @@ fn an_update_keeps_what_the_service_has_and_gives_back_what_it_cannot_use() {
     assert!(plain["spec"]["ports"][0].get("nodePort").is_none());
 
     let mut taken = service(json!({"type": "ClusterIP", "clusterIP": before["spec"]["clusterIP"]}));
-    let errors = complete(&pool, &Used::of(std::iter::once(&before)), &mut taken, None, 0);
+    let errors = complete(
+        &pool,
+        &Used::of(std::iter::once(&before)),
+        &mut taken,
+        None,
+        0,
+    );
     assert!(errors.unwrap_err()[0].message.contains("already allocated"));
 }
 

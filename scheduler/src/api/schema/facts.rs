@@ -54,11 +54,7 @@ pub struct PatchStrategy {
 }
 
 /// A list map that strategic merge patches merge too, by the first key.
-const fn map(
-    definition: &'static str,
-    field: &'static str,
-    keys: &'static [&'static str],
-) -> Fact {
+const fn map(definition: &'static str, field: &'static str, keys: &'static [&'static str]) -> Fact {
     Fact {
         definition,
         field,
@@ -165,26 +161,71 @@ pub const FACTS: &[Fact] = &[
     map("api.apps.v1.DeploymentStatus", "conditions", TYPE),
     map("api.apps.v1.ReplicaSetStatus", "conditions", TYPE),
     patched_map("api.batch.v1.JobStatus", "conditions", "type"),
-    applied_map("api.batch.v1.JobSchedulingConfiguration", "resourceClaims", NAME),
-    set("api.batch.v1.PodFailurePolicyOnExitCodesRequirement", "values"),
+    applied_map(
+        "api.batch.v1.JobSchedulingConfiguration",
+        "resourceClaims",
+        NAME,
+    ),
+    set(
+        "api.batch.v1.PodFailurePolicyOnExitCodesRequirement",
+        "values",
+    ),
     set("api.batch.v1.UncountedTerminatedPods", "failed"),
     set("api.batch.v1.UncountedTerminatedPods", "succeeded"),
     map("api.core.v1.Container", "env", NAME),
-    map("api.core.v1.Container", "ports", &["containerPort", "protocol"]),
+    map(
+        "api.core.v1.Container",
+        "ports",
+        &["containerPort", "protocol"],
+    ),
     map("api.core.v1.Container", "volumeDevices", &["devicePath"]),
     map("api.core.v1.Container", "volumeMounts", &["mountPath"]),
     set("api.core.v1.ContainerRestartRuleOnExitCodes", "values"),
-    map("api.core.v1.ContainerStatus", "allocatedResourcesStatus", NAME),
-    map("api.core.v1.ContainerStatus", "volumeMounts", &["mountPath"]),
+    map(
+        "api.core.v1.ContainerStatus",
+        "allocatedResourcesStatus",
+        NAME,
+    ),
+    map(
+        "api.core.v1.ContainerStatus",
+        "volumeMounts",
+        &["mountPath"],
+    ),
     map("api.core.v1.EphemeralContainer", "env", NAME),
-    map("api.core.v1.EphemeralContainer", "ports", &["containerPort", "protocol"]),
-    map("api.core.v1.EphemeralContainer", "volumeDevices", &["devicePath"]),
-    map("api.core.v1.EphemeralContainer", "volumeMounts", &["mountPath"]),
+    map(
+        "api.core.v1.EphemeralContainer",
+        "ports",
+        &["containerPort", "protocol"],
+    ),
+    map(
+        "api.core.v1.EphemeralContainer",
+        "volumeDevices",
+        &["devicePath"],
+    ),
+    map(
+        "api.core.v1.EphemeralContainer",
+        "volumeMounts",
+        &["mountPath"],
+    ),
     map("api.core.v1.NamespaceStatus", "conditions", TYPE),
-    set("api.core.v1.NodeAllocatableResourceClaimStatus", "containers"),
-    applied_map("api.core.v1.NodeAllocatableResourceClaimStatus", "mapping", NAME),
-    applied_map("api.core.v1.NodeAllocatableResourceClaimStatus", "overhead", NAME),
-    set("api.core.v1.NodePodPreemptionPolicy", "disableResizePreemption"),
+    set(
+        "api.core.v1.NodeAllocatableResourceClaimStatus",
+        "containers",
+    ),
+    applied_map(
+        "api.core.v1.NodeAllocatableResourceClaimStatus",
+        "mapping",
+        NAME,
+    ),
+    applied_map(
+        "api.core.v1.NodeAllocatableResourceClaimStatus",
+        "overhead",
+        NAME,
+    ),
+    set(
+        "api.core.v1.NodePodPreemptionPolicy",
+        "disableResizePreemption",
+    ),
     patched_set("api.core.v1.NodeSpec", "podCIDRs"),
     map("api.core.v1.NodeStatus", "addresses", TYPE),
     map("api.core.v1.NodeStatus", "conditions", TYPE),
@@ -236,7 +277,11 @@ pub const FACTS: &[Fact] = &[
             replace: true,
         },
     },
-    map("api.policy.v1.PodDisruptionBudgetStatus", "conditions", TYPE),
+    map(
+        "api.policy.v1.PodDisruptionBudgetStatus",
+        "conditions",
+        TYPE,
+    ),
     patched_set("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers"),
     map(
         "apimachinery.pkg.apis.meta.v1.ObjectMeta",

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::{Shape, TypeId, Types, types};
+use super::{Shape, Types, types};
 use crate::{
     api::{error::FieldError, kind::Kind},
     manifest::quantity,
@@ -15,15 +15,20 @@ use crate::{
 
 /// Drops nulls and fields that no type has, and writes quantities canonically.
 pub fn settle(kind: &Kind, object: &mut Value) {
-    settle_value(types(), &Shape::Object(types().of(kind)), object);
+    settle_value(types(), types().shape_of(kind), object);
 }
 
 /// The paths of fields that no type has, as `spec.containers[0].imagee`.
 #[must_use]
 pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    let shape = Shape::Object(types().of(kind));
-    find_unknown(types(), &shape, object, &mut Path::default(), &mut found);
+    find_unknown(
+        types(),
+        types().shape_of(kind),
+        object,
+        &mut Path::default(),
+        &mut found,
+    );
     found
 }
 
@@ -31,8 +36,13 @@ pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
 #[must_use]
 pub fn wrong_types(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut found = Vec::new();
-    let shape = Shape::Object(types().of(kind));
-    find_wrong(types(), &shape, object, &mut Path::default(), &mut found);
+    find_wrong(
+        types(),
+        types().shape_of(kind),
+        object,
+        &mut Path::default(),
+        &mut found,
+    );
     found
 }
 
@@ -177,7 +187,9 @@ fn expectation(shape: &Shape, value: &Value) -> Option<&'static str> {
     let (right, expected) = match shape {
         Shape::Text => (value.is_string(), "a string"),
         Shape::Integer { narrow: true } => (
-            value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+            value
+                .as_i64()
+                .is_some_and(|number| i32::try_from(number).is_ok()),
             "a whole number of 32 bits",
         ),
         Shape::Integer { narrow: false } => (value.is_i64(), "a whole number"),
@@ -185,7 +197,9 @@ fn expectation(shape: &Shape, value: &Value) -> Option<&'static str> {
         Shape::Boolean => (value.is_boolean(), "true or false"),
         Shape::IntOrString => (
             value.is_string()
-                || value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+                || value
+                    .as_i64()
+                    .is_some_and(|number| i32::try_from(number).is_ok()),
             "a whole number or a string",
         ),
         Shape::Quantity => {
@@ -205,7 +219,9 @@ fn expectation(shape: &Shape, value: &Value) -> Option<&'static str> {
         Shape::Bytes => {
             use base64::Engine as _;
             let right = value.as_str().is_some_and(|text| {
-                base64::engine::general_purpose::STANDARD.decode(text).is_ok()
+                base64::engine::general_purpose::STANDARD
+                    .decode(text)
+                    .is_ok()
             });
             (right, "base64")
         }

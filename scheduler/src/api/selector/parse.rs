@@ -33,7 +33,12 @@ pub(super) fn read(text: &str) -> Result<LabelSelector, String> {
         match parser.take() {
             Token::End => return Ok(LabelSelector { requirements }),
             Token::Sign(",") => {}
-            found => return Err(format!("found '{}', expected: ',' or 'end of string'", found.text())),
+            found => {
+                return Err(format!(
+                    "found '{}', expected: ',' or 'end of string'",
+                    found.text()
+                ));
+            }
         }
     }
 }
@@ -135,7 +140,9 @@ impl Parser {
         if let Test::In(values) | Test::NotIn(values) = &test {
             for (index, value) in values.iter().enumerate() {
                 if let Some(why) = label_value_problem(value) {
-                    return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {why}"));
+                    return Err(format!(
+                        "values[{index}][{key}]: Invalid value: {value:?}: {why}"
+                    ));
                 }
             }
         }

@@ -42,10 +42,16 @@ fn each_operator_selects_as_documented() {
 #[test]
 fn a_text_that_is_no_selector_says_where() {
     let table = [
-        ("app=web tier=front", "found 'tier', expected: ',' or 'end of string'"),
+        (
+            "app=web tier=front",
+            "found 'tier', expected: ',' or 'end of string'",
+        ),
         ("app in web", "found 'web', expected: '('"),
         ("app in (web", "found 'end of string', expected: ',' or ')'"),
-        ("app is web", "found 'is', expected: in, notin, =, ==, !=, <, >"),
+        (
+            "app is web",
+            "found 'is', expected: in, notin, =, ==, !=, <, >",
+        ),
         ("=web", "found '=', expected: identifier"),
         ("a,", "found 'end of string', expected: identifier"),
         ("a b", "found 'b', expected: in, notin"),
@@ -70,7 +76,9 @@ fn the_selector_of_an_object_means_the_same() {
     assert!(selector.matches(&web()));
     assert_eq!(selector.to_string(), "app=web,tier!=back,!none");
     assert_eq!(
-        LabelSelector::from_object(&json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})),
+        LabelSelector::from_object(
+            &json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})
+        ),
         None
     );
 }
@@ -96,20 +104,30 @@ fn fields_select_pods_and_events() {
     assert_eq!(error.message, "field label not supported: spec.nodename");
     assert!(parse_fields(pods, "spec.nodeName").is_err());
     assert_eq!(
-        parse_fields(pods, "metadata.name=a").unwrap().required("metadata.name"),
+        parse_fields(pods, "metadata.name=a")
+            .unwrap()
+            .required("metadata.name"),
         Some("a")
     );
 
     let events = by_plural("", "events").unwrap();
     let event = json!({"involvedObject": {"name": "a", "uid": "u"}, "type": "Normal", "source": {"component": "agent"}});
-    for text in ["involvedObject.uid=u,type=Normal", "source=agent", "reason="] {
-        assert!(parse_fields(events, text).unwrap().matches(&event), "{text}");
+    for text in [
+        "involvedObject.uid=u,type=Normal",
+        "source=agent",
+        "reason=",
+    ] {
+        assert!(
+            parse_fields(events, text).unwrap().matches(&event),
+            "{text}"
+        );
     }
 }
 
 fn requirement() -> impl Strategy<Value = Requirement> {
     let value = "([a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?)?";
-    let values = || proptest::collection::btree_set(value, 1..4).prop_map(|set| set.into_iter().collect());
+    let values =
+        || proptest::collection::btree_set(value, 1..4).prop_map(|set| set.into_iter().collect());
     let test = prop_oneof![
         proptest::strategy::Just(Test::Exists),
         proptest::strategy::Just(Test::DoesNotExist),

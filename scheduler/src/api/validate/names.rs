@@ -191,14 +191,42 @@ mod tests {
         type Check = fn(&str) -> Option<String>;
         let long = "a".repeat(63);
         let table: [(Check, &[&str], &[&str]); 8] = [
-            (dns_label_problem, &["a", "0a", "a-b", &long], &["", "-a", "a-", "A", "a.b", "a_b"]),
-            (dns_subdomain_problem, &["a.b", "0.a-b"], &["", "a..b", ".a", "a.", "A.b"]),
+            (
+                dns_label_problem,
+                &["a", "0a", "a-b", &long],
+                &["", "-a", "a-", "A", "a.b", "a_b"],
+            ),
+            (
+                dns_subdomain_problem,
+                &["a.b", "0.a-b"],
+                &["", "a..b", ".a", "a.", "A.b"],
+            ),
             (dns_1035_problem, &["a", "a0"], &["0a", "", "a.b"]),
-            (port_name_problem, &["http", "a-1"], &["", "80", "a--b", "-a", "abcdefghijklmnop", "A"]),
-            (label_key_problem, &["a", "a.io/B_c", "A.b"], &["", "/a", "a/", "a/b/c", "_a", "a b"]),
-            (label_value_problem, &["", "A", "a.b_c-d", &long], &["-a", "a-", "a b", "a/b"]),
-            (config_key_problem, &["a", ".a", "A_b.c"], &["", ".", "..", "..a", "a/b"]),
-            (variable_name_problem, &["A", "a.b-c", "a b"], &["", "a=b", "ä"]),
+            (
+                port_name_problem,
+                &["http", "a-1"],
+                &["", "80", "a--b", "-a", "abcdefghijklmnop", "A"],
+            ),
+            (
+                label_key_problem,
+                &["a", "a.io/B_c", "A.b"],
+                &["", "/a", "a/", "a/b/c", "_a", "a b"],
+            ),
+            (
+                label_value_problem,
+                &["", "A", "a.b_c-d", &long],
+                &["-a", "a-", "a b", "a/b"],
+            ),
+            (
+                config_key_problem,
+                &["a", ".a", "A_b.c"],
+                &["", ".", "..", "..a", "a/b"],
+            ),
+            (
+                variable_name_problem,
+                &["A", "a.b-c", "a b"],
+                &["", "a=b", "ä"],
+            ),
         ];
         for (index, (check, right, wrong)) in table.iter().enumerate() {
             for name in *right {

@@ -1,0 +1,1 @@
+//! Patches against what Kubernetes documents of them.
