@@ -103,15 +103,10 @@ fn check_header(kind: &Kind, current: Option<&Value>, wanted: &Value) -> Result<
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     let live = current.map_or(&Value::Null, |current| &current["metadata"]);
-    for (field, refused) in [(
-        "resourceVersion",
-        "the object has been modified; please apply your changes to the latest version and try again",
-    )] {
-        let wanted = metadata[field].as_str().unwrap_or_default();
-        if !wanted.is_empty() && live[field].as_str() != Some(wanted) {
-            let name = metadata["name"].as_str().unwrap_or_default();
-            return Err(ApiError::conflict(kind, name, refused));
-        }
+    let wanted_revision = metadata["resourceVersion"].as_str().unwrap_or_default();
+    if !wanted_revision.is_empty() && live["resourceVersion"].as_str() != Some(wanted_revision) {
+        let name = metadata["name"].as_str().unwrap_or_default();
+        return Err(ApiError::modified(kind, name));
     }
     Ok(())
 }
