@@ -81,7 +81,7 @@ impl Engine {
         let view = self.view(&record.id).await?;
         if view.state == v1::ContainerState::ContainerExited && view.finished_at != 0 {
             return Ok(ExitRecord {
-                id: record.id,
+                id: record.id.clone(),
                 exit_code: view.exit_code,
                 signal: None,
                 oom_killed: view.reason == "OOMKilled",

@@ -97,7 +97,10 @@ impl Engine {
     fn phases(&self) -> Option<BTreeMap<String, PodPhase>> {
         let made = self.records().list_pods().ok()?.records.into_iter();
         let made = made.filter(|record| record.phase != PodPhase::HalfMade);
-        Some(made.map(|record| (record.id, record.phase)).collect())
+        Some(
+            made.map(|record| (record.id.clone(), record.phase))
+                .collect(),
+        )
     }
 }
 

@@ -239,7 +239,7 @@ pub fn namespace_options(config: &v1::PodSandboxConfig) -> Option<&v1::Namespace
 #[derive(Debug)]
 pub struct Listing<R> {
     /// The records that could be read, by id.
-    pub records: Vec<R>,
+    pub records: Vec<Arc<R>>,
     /// One error for each file that could not; each names its file.
     pub damaged: Vec<Error>,
 }
@@ -290,7 +290,7 @@ impl Records {
         self.read.pods.keep_names(ALL_PODS, &ids);
         self.read.containers.keep_folders(&ids);
         for id in ids {
-            match self.read_pod(&id) {
+            match self.known_pod(&id) {
                 Ok(Some(record)) => listing.records.push(record),
                 // Removed meanwhile, or its maker has not written yet.
                 Ok(None) => {}
@@ -313,7 +313,7 @@ impl Records {
         let ids = self.container_ids(pod_id)?;
         self.read.containers.keep_names(pod_id, &ids);
         for id in ids {
-            match self.read_container(pod_id, &id) {
+            match self.known_container(pod_id, &id) {
                 Ok(Some(record)) => listing.records.push(record),
                 Ok(None) => {}
                 Err(error) => listing.damaged.push(error),
@@ -389,6 +389,10 @@ impl Records {
     ///
     /// `Storage` when the file is damaged.
     pub fn read_pod(&self, id: &str) -> Result<Option<PodRecord>, Error> {
+        Ok(self.known_pod(id)?.map(Arc::unwrap_or_clone))
+    }
+
+    fn known_pod(&self, id: &str) -> Result<Option<Arc<PodRecord>>, Error> {
         let path = self.pod_path(id);
         self.read.pods.read(ALL_PODS, id, &path, FORMAT)
     }
@@ -399,6 +403,14 @@ impl Records {
     ///
     /// `Storage` when the file is damaged.
     pub fn read_container(&self, pod_id: &str, id: &str) -> Result<Option<ContainerRecord>, Error> {
+        Ok(self.known_container(pod_id, id)?.map(Arc::unwrap_or_clone))
+    }
+
+    fn known_container(
+        &self,
+        pod_id: &str,
+        id: &str,
+    ) -> Result<Option<Arc<ContainerRecord>>, Error> {
         let path = self.container_path(pod_id, id);
         self.read.containers.read(pod_id, id, &path, FORMAT)
     }

@@ -9,6 +9,7 @@
 //! way that is walked after a crash is the way that every stop walks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_netd::request::{HostPort, PodNetwork, Protocol};
 use berth_runtime::clock::now_nanoseconds;
@@ -376,10 +377,11 @@ impl Engine {
     async fn keep_exits(&self, locked: &LockedPod) -> Result<(), Error> {
         let pod_dir = self.paths().pod(locked.id());
         let listing = self.records().list_containers(locked.id())?;
-        for mut record in listing.records {
+        for record in listing.records {
             if record.exit.is_none()
                 && let Some(exit) = monitor_link::read_exit(&pod_dir, &record.id)?
             {
+                let mut record = Arc::unwrap_or_clone(record);
                 record.exit = Some(exit);
                 locked.write_container(&record)?;
             }

@@ -4,6 +4,7 @@
 //! a call means stands where the engine does it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -311,12 +312,12 @@ impl Engine {
     }
 
     /// The sandboxes that were made; damaged records are told of in the log.
-    fn made_sandboxes(&self) -> Result<Vec<PodRecord>, Error> {
+    fn made_sandboxes(&self) -> Result<Vec<Arc<PodRecord>>, Error> {
         let listing = self.records().list_pods()?;
         for error in &listing.damaged {
             tracing::error!("{}", error.chain());
         }
-        let made = |record: &PodRecord| record.phase != PodPhase::HalfMade;
+        let made = |record: &Arc<PodRecord>| record.phase != PodPhase::HalfMade;
         Ok(listing.records.into_iter().filter(made).collect())
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use berth_runtime::monitor::protocol::{
     ContainerRecord as Live, ContainerState as LiveState, ExitRecord,
@@ -27,7 +28,7 @@ const UNKNOWN_EXIT_CODE: i32 = 255;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerView {
     /// What it was asked to be.
-    pub record: ContainerRecord,
+    pub record: Arc<ContainerRecord>,
     /// Where it is in its life.
     pub state: ContainerState,
     /// Its init, as the host sees it; 0 when there is none.
@@ -52,7 +53,7 @@ struct Seen {
 }
 
 /// Puts together what was seen. Pure.
-fn judge(record: ContainerRecord, pod: PodPhase, seen: &Seen) -> ContainerView {
+fn judge(record: Arc<ContainerRecord>, pod: PodPhase, seen: &Seen) -> ContainerView {
     let mut view = ContainerView {
         state: ContainerState::ContainerExited,
         pid: 0,
@@ -120,7 +121,7 @@ impl Engine {
             .read_pod(&record.pod_id)?
             .ok_or_else(|| no_such_container(wanted))?;
         let id = record.id.clone();
-        self.views_of(&pod, vec![record])
+        self.views_of(&pod, vec![Arc::new(record)])
             .await?
             .into_iter()
             .find(|view| view.record.id == id)
@@ -137,7 +138,7 @@ impl Engine {
         for error in &listing.damaged {
             tracing::error!("{}", error.chain());
         }
-        let made = |record: &ContainerRecord| record.phase == ContainerPhase::Made;
+        let made = |record: &Arc<ContainerRecord>| record.phase == ContainerPhase::Made;
         let records = listing.records.into_iter().filter(made).collect();
         self.views_of(pod, records).await
     }
@@ -145,7 +146,7 @@ impl Engine {
     async fn views_of(
         &self,
         pod: &PodRecord,
-        records: Vec<ContainerRecord>,
+        records: Vec<Arc<ContainerRecord>>,
     ) -> Result<Vec<ContainerView>, Error> {
         if records.is_empty() {
             return Ok(Vec::new());
@@ -215,7 +216,7 @@ mod tests {
     }
 
     fn state(seen: &Seen, pod: PodPhase) -> (ContainerState, i32, &'static str) {
-        let view = judge(container("p", "c"), pod, seen);
+        let view = judge(Arc::new(container("p", "c")), pod, seen);
         (view.state, view.exit_code, view.reason)
     }
 
@@ -255,7 +256,7 @@ mod tests {
         );
         let mut record = container("p", "c");
         record.exit = Some(exit(3, false));
-        let view = judge(record, PodPhase::Stopped, &Seen::default());
+        let view = judge(Arc::new(record), PodPhase::Stopped, &Seen::default());
         assert_eq!((view.exit_code, view.reason), (3, "Error"));
     }
 
@@ -267,7 +268,7 @@ mod tests {
             exit_code: 127,
             message: "no such file".to_owned(),
         });
-        let view = judge(record, PodPhase::Ready, &Seen::default());
+        let view = judge(Arc::new(record), PodPhase::Ready, &Seen::default());
         assert_eq!(view.state, ContainerState::ContainerExited);
         assert_eq!((view.exit_code, view.reason), (127, "StartError"));
         assert_eq!(view.message, "no such file");

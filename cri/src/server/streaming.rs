@@ -136,7 +136,7 @@ impl Streams {
             stderr: request.stderr,
             terminal: request.tty,
         })?;
-        let container = self.running(&request.container_id).await?.record.id;
+        let container = self.running(&request.container_id).await?.record.id.clone();
         let what = What::Exec(ExecRequest {
             arguments: request.cmd,
             terminal: request.tty,
@@ -166,7 +166,7 @@ impl Streams {
         let record = self.running(&request.container_id).await?.record;
         let stdin_once = record.config.0.stdin_once;
         let url = self.url(Asked::Command(Command {
-            container: record.id,
+            container: record.id.clone(),
             what: What::Attach { stdin_once },
             streams,
             limits: self.endpoint.limits,

@@ -7,6 +7,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::{CreateContainer, PodNamespace, Request};
@@ -173,7 +174,7 @@ impl Engine {
     /// A name and attempt stand for one container of a pod.
     fn refuse_second_name(&self, record: &ContainerRecord) -> Result<(), Error> {
         let listing = self.records().list_containers(&record.pod_id)?;
-        let same = |other: &&ContainerRecord| {
+        let same = |other: &&Arc<ContainerRecord>| {
             other.phase == ContainerPhase::Made
                 && other.config.0.metadata == record.config.0.metadata
         };

@@ -10,7 +10,7 @@ use std::fs::{self, Metadata};
 use std::io::ErrorKind as Io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
@@ -31,7 +31,7 @@ pub(super) struct Known<R> {
 #[derive(Debug)]
 struct Entry<R> {
     identity: Identity,
-    record: R,
+    record: Arc<R>,
 }
 
 /// What no two files share, nor two contents of one.
@@ -72,7 +72,7 @@ impl<R> Default for Known<R> {
     }
 }
 
-impl<R: Clone + DeserializeOwned> Known<R> {
+impl<R: DeserializeOwned> Known<R> {
     /// The record in a file; none when there is no such file.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl<R: Clone + DeserializeOwned> Known<R> {
         name: &str,
         path: &Path,
         format: u32,
-    ) -> Result<Option<R>, Error> {
+    ) -> Result<Option<Arc<R>>, Error> {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if matches!(error.kind(), Io::NotFound | Io::NotADirectory) => {
@@ -97,7 +97,7 @@ impl<R: Clone + DeserializeOwned> Known<R> {
             return Ok(Some(record));
         }
         // Should the file be replaced here, the identity is one that no file has any more.
-        let read: Option<R> = files::read_json(path, format)?;
+        let read = files::read_json::<R>(path, format)?.map(Arc::new);
         if let Some(record) = &read
             && identity.is_settled(SystemTime::now())
         {
@@ -109,7 +109,7 @@ impl<R: Clone + DeserializeOwned> Known<R> {
         Ok(read)
     }
 
-    fn look_up(&self, folder: &str, name: &str, identity: Identity) -> Option<R> {
+    fn look_up(&self, folder: &str, name: &str, identity: Identity) -> Option<Arc<R>> {
         let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = folders.get(folder)?.get(name)?;
         (entry.identity == identity).then(|| entry.record.clone())
@@ -176,11 +176,14 @@ mod tests {
         assert_eq!(read(), None);
         for word in ["one", "two", "six"] {
             write(&path, word);
-            assert_eq!(read(), Some(record(word)));
+            assert_eq!(read(), Some(Arc::new(record(word))));
             std::thread::sleep(SETTLED * 2);
-            assert_eq!(read(), Some(record(word)));
+            assert_eq!(read(), Some(Arc::new(record(word))));
             let identity = Identity::of(&fs::metadata(&path).unwrap());
-            assert_eq!(known.look_up("f", "a", identity), Some(record(word)));
+            assert_eq!(
+                known.look_up("f", "a", identity),
+                Some(Arc::new(record(word)))
+            );
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(read(), None);

@@ -1,5 +1,6 @@
 //! Records on a real file system.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -86,7 +87,7 @@ fn a_damaged_file_is_named_and_the_others_are_kept() {
     drop(records.create_pod(&bad).unwrap());
     std::fs::write(records.pod_path(&bad), b"{\"format\": 1, ").unwrap();
     let listing = records.list_pods().unwrap();
-    assert_eq!(listing.records, vec![pod(&good)]);
+    assert_eq!(listing.records, vec![Arc::new(pod(&good))]);
     assert_eq!(listing.damaged.len(), 1);
     let text = listing.damaged[0].to_string();
     assert!(text.contains(&bad) && text.contains("is damaged"), "{text}");
