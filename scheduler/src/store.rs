@@ -24,6 +24,9 @@
 //! Read more: "etcd API guarantees" in etcd's documentation; "Efficient detection of changes" in
 //! the Kubernetes API concepts.
 
+/// One server: a file of redb.
+pub mod embedded;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
