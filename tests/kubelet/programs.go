@@ -1,8 +1,11 @@
 //go:build tools
 
-// Package kubelet names the program that the kubelet suite runs, so that go.mod
-// and go.sum hold its dependencies. Nothing of it is in this tree: the sources
-// stay in Go's module cache.
+// Package kubelet names the programs that suites run, so that go.mod and go.sum
+// hold their dependencies. Nothing of them is in this tree: the sources stay in
+// Go's module cache.
 package kubelet
 
-import _ "k8s.io/kubernetes/cmd/kubelet"
+import (
+	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
+)
