@@ -18,7 +18,10 @@ use k8s_openapi::{
 
 use crate::{
     manifest::quantity,
-    placement::symbol::{Symbol, Symbols},
+    placement::{
+        reason::Resource,
+        symbol::{Symbol, Symbols},
+    },
 };
 
 /// What counts for a container that asks for no processor: thousandths.
@@ -65,6 +68,22 @@ impl Amounts {
             .iter()
             .find(|(known, _)| *known == name)
             .map_or(0, |(_, amount)| *amount)
+    }
+
+    /// Every resource with its amount.
+    pub fn each(&self) -> impl Iterator<Item = (Resource, i64)> + '_ {
+        [
+            (Resource::Pods, self.pods),
+            (Resource::Cpu, self.cpu_millis),
+            (Resource::Memory, self.memory_bytes),
+            (Resource::Ephemeral, self.ephemeral_bytes),
+        ]
+        .into_iter()
+        .chain(
+            self.others
+                .iter()
+                .map(|(name, amount)| (Resource::Other(*name), *amount)),
+        )
     }
 
     /// Adds amounts.

@@ -74,11 +74,16 @@ pub fn decide<R: Rng>(snapshot: &mut Snapshot, pod: &PodFacts, draw: &mut Draw<R
         Breadth::All => usize::MAX,
         Breadth::Enough => enough(snapshot.ready().len()),
     };
-    let (mut fits, refusals) = find_fitting(snapshot, pod, candidates, enough, &mut draw.next);
+    let (mut fits, mut refusals) = find_fitting(snapshot, pod, candidates, enough, &mut draw.next);
     if snapshot.has_nominations() {
         fits.retain(|slot| {
-            let node = snapshot.node(*slot).name;
-            snapshot.nominated_to(node).is_empty() || fits_beside_nominated(snapshot, pod, *slot)
+            let against = judge_beside_nominated(snapshot, pod, *slot);
+            let free = against.is_empty();
+            let of_node = against.into_iter();
+            refusals
+                .reasons
+                .extend(of_node.map(|(filter, reason)| (*slot, filter, reason)));
+            free
         });
     }
     let totals = rate(snapshot, pod, &fits);
@@ -196,14 +201,20 @@ fn judge(
     true
 }
 
-/// Whether a pod fits a node as the snapshot has it.
-pub fn fits(snapshot: &Snapshot, pod: &PodFacts, slot: Slot) -> bool {
+/// Whether a pod fits a node, with the pods that are expected there.
+pub fn fits_beside_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot) -> bool {
     let checks = prepare_checks(snapshot, pod);
-    judge(snapshot, &checks, slot, &mut Vec::new())
+    let fits = judge(snapshot, &checks, slot, &mut Vec::new());
+    drop(checks);
+    fits && judge_beside_nominated(snapshot, pod, slot).is_empty()
 }
 
-/// Whether a pod fits a node also when the pods come for which room is kept there.
-pub fn fits_beside_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot) -> bool {
+/// What stands against a node once the pods have come for which room is kept there.
+fn judge_beside_nominated(
+    snapshot: &mut Snapshot,
+    pod: &PodFacts,
+    slot: Slot,
+) -> Vec<(usize, Reason)> {
     let node = snapshot.node(slot).name;
     let expected: Vec<_> = snapshot
         .nominated_to(node)
@@ -212,14 +223,20 @@ pub fn fits_beside_nominated(snapshot: &mut Snapshot, pod: &PodFacts, slot: Slot
         .filter(|other| snapshot.pod(&other.name).is_none())
         .cloned()
         .collect();
+    let mut found = Vec::new();
+    if expected.is_empty() {
+        return found;
+    }
     for other in &expected {
         snapshot.place(other.clone(), node);
     }
-    let fit = fits(snapshot, pod, slot);
+    let checks = prepare_checks(snapshot, pod);
+    judge(snapshot, &checks, slot, &mut found);
+    drop(checks);
     for other in &expected {
         snapshot.displace(&other.name);
     }
-    fit
+    found
 }
 
 /// The weighted sum of each node's ratings.

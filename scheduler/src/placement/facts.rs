@@ -215,6 +215,15 @@ pub enum Extent {
     Waiting,
 }
 
+/// Whether a pod takes room on its node: one that has ended gives it back.
+pub fn takes_room(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Reads a pod.
 pub fn read(symbols: &mut Symbols, census: &mut Census, pod: &Pod, extent: Extent) -> PodFacts {
     let absent = PodSpec::default();
