@@ -26,15 +26,15 @@ use crate::placement::apply::Written;
 /// Something that the loop must know.
 pub enum News {
     /// Of a pod.
-    Pod(Event<Pod>),
+    Pod(Box<Event<Pod>>),
     /// Of a node.
-    Node(Event<Node>),
+    Node(Box<Event<Node>>),
     /// Of a namespace.
-    Namespace(Event<Namespace>),
+    Namespace(Box<Event<Namespace>>),
     /// Of a priority class.
-    Class(Event<PriorityClass>),
+    Class(Box<Event<PriorityClass>>),
     /// Of a disruption budget.
-    Budget(Event<PodDisruptionBudget>),
+    Budget(Box<Event<PodDisruptionBudget>>),
     /// What became of a write.
     Written(Written),
 }
@@ -53,12 +53,12 @@ pub fn watch_all(client: &Client, to: &mpsc::Sender<News>) -> JoinSet<()> {
     tasks
 }
 
-async fn watch<K>(api: Api<K>, wrap: fn(Event<K>) -> News, to: mpsc::Sender<News>)
+async fn watch<K>(api: Api<K>, wrap: fn(Box<Event<K>>) -> News, to: mpsc::Sender<News>)
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     if is_absent(&api).await {
-        let _ = to.send(wrap(Event::InitDone)).await;
+        let _ = to.send(wrap(Box::new(Event::InitDone))).await;
         return;
     }
     let stream = watcher::watcher(api, watcher::Config::default())
@@ -70,7 +70,7 @@ where
             continue;
         };
         // Nobody listens any more: the loop has ended.
-        if to.send(wrap(event)).await.is_err() {
+        if to.send(wrap(Box::new(event))).await.is_err() {
             return;
         }
     }

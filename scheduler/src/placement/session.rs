@@ -307,10 +307,10 @@ impl Session {
     fn hear(&mut self, news: News) {
         let now = Instant::now();
         match news {
-            News::Pod(event) => self.hear_of_pod(event, now),
-            News::Node(event) => self.hear_of_node(event, now),
-            News::Namespace(event) => self.hear_of_namespace(event, now),
-            News::Class(event) => match event {
+            News::Pod(event) => self.hear_of_pod(*event, now),
+            News::Node(event) => self.hear_of_node(*event, now),
+            News::Namespace(event) => self.hear_of_namespace(*event, now),
+            News::Class(event) => match *event {
                 Event::Apply(class) | Event::InitApply(class) => {
                     self.snapshot.priorities.set(class);
                 }
@@ -318,7 +318,7 @@ impl Session {
                 Event::Init => {}
                 Event::InitDone => self.is_complete("classes"),
             },
-            News::Budget(event) => self.hear_of_budget(event),
+            News::Budget(event) => self.hear_of_budget(*event),
             News::Written(Written::Binding { pod, node, result }) => {
                 self.bindings -= 1;
                 self.hear_of_binding(&pod, &node, result, now);
