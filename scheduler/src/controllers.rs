@@ -35,7 +35,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::{cluster::Cluster, queue::Backoff, work::Controller};
+use self::{cluster::Cluster, queue::Backoff, replica_set::ReplicaSets, work::Controller};
 
 /// All mirrors, and the writes that go through them.
 pub mod cluster;
@@ -51,6 +51,8 @@ pub mod pods;
 pub mod queue;
 /// Events, folded where they repeat.
 pub mod recorder;
+/// A number of pods of one template.
+pub mod replica_set;
 /// A controller's loop: changes to keys, keys to reconciliations.
 pub mod work;
 
@@ -96,7 +98,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
 
 /// Every controller there is, in no order that matters.
 fn controllers(_cluster: &Arc<Cluster>) -> Vec<Arc<dyn Controller>> {
-    Vec::new()
+    vec![Arc::new(ReplicaSets)]
 }
 
 /// Runs some controllers over one set of mirrors until `shutdown`.

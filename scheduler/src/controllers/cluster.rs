@@ -176,7 +176,7 @@ pub struct Cluster {
     /// For what no method here does.
     pub client: Client,
     /// What the API last said.
-    pub mirrors: Mirrors,
+    pub mirrors: Arc<Mirrors>,
     /// Says what was done, in events.
     pub recorder: Arc<Recorder>,
     /// Periods and limits.
@@ -244,7 +244,7 @@ impl Cluster {
         let recorder = Arc::new(Recorder::new(client.clone(), &config));
         let cluster = Arc::new(Cluster {
             client,
-            mirrors: Mirrors::new(),
+            mirrors: Arc::new(Mirrors::new()),
             recorder,
             config,
         });

@@ -110,3 +110,13 @@ pub fn of_template(template: &PodTemplateSpec, owner: &ObjectMeta, name: String)
 pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> Option<OwnerReference> {
     owner.controller_owner_ref(&())
 }
+
+/// A field's seconds as a duration; none and less are zero.
+pub fn seconds(field: Option<i32>) -> Duration {
+    Duration::from_secs(u64::try_from(field.unwrap_or(0)).unwrap_or(0))
+}
+
+/// A count as the API has it.
+pub fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

@@ -7,12 +7,14 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    cluster::{Cluster, Mirrors, WriteError},
-    mirror::{Key, chain},
+    cluster::{Cluster, InMirrors, Mirrors, WriteError},
+    mirror::{Key, Mirror, Mirrored, chain},
+    ownership::{self, controller_of},
     queue::WorkQueue,
 };
 
@@ -52,7 +54,7 @@ pub trait Controller: Send + Sync + 'static {
 
     /// Tells the mirrors which changes make which keys due. Every object that
     /// exists comes as a change when the mirrors fill.
-    fn subscribe(&self, mirrors: &Mirrors, queue: &Queue);
+    fn subscribe(&self, mirrors: &Arc<Mirrors>, queue: &Queue);
 
     /// Looks at one object and does what is to be done.
     async fn reconcile(&self, cluster: &Cluster, key: &Key) -> Result<Again, WriteError>;
@@ -86,6 +88,58 @@ pub fn run(
         shutdown.cancelled().await;
         workers.shutdown().await;
     }
+}
+
+/// Makes every object due that changes.
+pub fn own_changes_due<K: Mirrored>(mirror: &Mirror<K>, queue: &Queue) {
+    let queue = Arc::clone(queue);
+    mirror.listen(move |change| {
+        change
+            .states()
+            .for_each(|object| queue.add(Key::of(&**object)));
+    });
+}
+
+/// Makes the controllers of an object due, before and after its change, if they
+/// are of this kind.
+pub fn owners_due<K: Mirrored>(mirror: &Mirror<K>, kind: &'static str, queue: &Queue) {
+    let queue = Arc::clone(queue);
+    mirror.listen(move |change| {
+        for object in change.states() {
+            if let Some(owner) = controller_of(&**object)
+                && owner.kind == kind
+            {
+                let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+                queue.add(Key::new(namespace, &owner.name));
+            }
+        }
+    });
+}
+
+/// Makes those due whose selector matches an object that is nobody's.
+pub fn orphans_due<O: InMirrors, K: InMirrors>(
+    mirrors: &Arc<Mirrors>,
+    queue: &Queue,
+    selector_of: fn(&O) -> Option<&LabelSelector>,
+) {
+    let queue = Arc::clone(queue);
+    // Weak: the mirrors own this listener.
+    let owners = Arc::downgrade(mirrors);
+    K::mirror(mirrors).listen(move |change| {
+        let orphan = change
+            .after
+            .filter(|object| controller_of(&***object).is_none());
+        let (Some(orphan), Some(owners)) = (orphan, owners.upgrade()) else {
+            return;
+        };
+        let namespace = orphan.meta().namespace.as_deref().unwrap_or_default();
+        for owner in O::mirror(&owners).of_namespace(namespace) {
+            let wanted = selector_of(&owner).and_then(ownership::selector);
+            if wanted.is_some_and(|wanted| ownership::selects(&wanted, &**orphan)) {
+                queue.add(Key::of(&*owner));
+            }
+        }
+    });
 }
 
 /// Reconciles one key and says when it is due again.
