@@ -5,11 +5,17 @@
 //! are those of the CRI, unchanged, so that the two cannot be told apart.
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use tonic::Status;
 
 use crate::v1;
 
-/// The calls of the CRI's two services that answer once.
+/// The calls, asked of whoever serves them on a socket.
+pub mod socket;
+
+/// The calls of the CRI's two services that a node agent makes.
+///
+/// A pod worker needs those without a body; the others are a node's.
 ///
 /// # Errors
 ///
@@ -127,4 +133,46 @@ pub trait CriService: Send + Sync {
         &self,
         request: v1::ImageFsInfoRequest,
     ) -> Result<v1::ImageFsInfoResponse, Status>;
+    /// The runtime's name and version.
+    async fn version(&self, _request: v1::VersionRequest) -> Result<v1::VersionResponse, Status> {
+        Err(not_served("Version"))
+    }
+    /// Whether the runtime and its network are ready.
+    async fn status(&self, _request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
+        Err(not_served("Status"))
+    }
+    /// Tells the runtime the addresses that its pods get.
+    async fn update_runtime_config(
+        &self,
+        _request: v1::UpdateRuntimeConfigRequest,
+    ) -> Result<v1::UpdateRuntimeConfigResponse, Status> {
+        Err(not_served("UpdateRuntimeConfig"))
+    }
+    /// Where to stream to a new process in a container.
+    async fn exec(&self, _request: v1::ExecRequest) -> Result<v1::ExecResponse, Status> {
+        Err(not_served("Exec"))
+    }
+    /// Where to stream to a container's own process.
+    async fn attach(&self, _request: v1::AttachRequest) -> Result<v1::AttachResponse, Status> {
+        Err(not_served("Attach"))
+    }
+    /// Where to stream to ports of a sandbox.
+    async fn port_forward(
+        &self,
+        _request: v1::PortForwardRequest,
+    ) -> Result<v1::PortForwardResponse, Status> {
+        Err(not_served("PortForward"))
+    }
+    /// What happens to containers from now on.
+    async fn container_events(
+        &self,
+        _request: v1::GetEventsRequest,
+    ) -> Result<BoxStream<'static, Result<v1::ContainerEventResponse, Status>>, Status> {
+        Err(not_served("GetContainerEvents"))
+    }
+}
+
+/// What a node answers that is no more than what a pod worker needs.
+fn not_served(call: &str) -> Status {
+    Status::unimplemented(format!("{call} is not served here"))
 }

@@ -5,6 +5,8 @@
 pub mod api;
 /// The control loops: each makes one kind of object true.
 pub mod controllers;
+/// The node agent: pods of a cluster on this node.
+pub mod agent;
 /// Reading manifests: every mistake in one go, each with its line.
 pub mod manifest;
 /// Which node a pod runs on, and why.

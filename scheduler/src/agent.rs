@@ -1,0 +1,191 @@
+//! The node agent: what the cluster says, done on this node through the CRI.
+//!
+//! ```text
+//!           Lease, Node ◀── lease, node ──┐
+//!  server   Pods ─────────────────────────┼─▶ pods ─▶ one worker a pod ─▶ CRI
+//!           status, events ◀──────────────┘      ▲
+//!           logs, exec ─▶ port ─▶ CRI            └── checkpoint (on disk)
+//! ```
+//!
+//! The agent keeps nothing that it needs in memory alone. Pods are found again by
+//! the runtime's labels, and what they are to be stands in checkpoints: an agent that
+//! is killed at any moment, with or without a server, goes on where it was, and no
+//! pod notices.
+//!
+//! What a pod means is not decided here: [`crate::pod::worker`] does that, the same
+//! for `berth run`.
+//!
+//! Read more: `docs/agent.md`.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use berth_cri::service::CriService;
+use kube::Client;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Waits between attempts.
+pub mod backoff;
+/// The heartbeat.
+pub mod lease;
+/// The node as the API shows it.
+pub mod node;
+/// What an agent is told once.
+pub mod settings;
+
+use backoff::Waits;
+use node::{
+    keep::NodeKeeper,
+    observe::{self, RuntimeName},
+};
+use settings::AgentConfig;
+
+/// Who wrote a field, in `managedFields`.
+pub const FIELD_MANAGER: &str = "berth-agent";
+
+/// Why an agent could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A directory is not there and could not be made.
+    #[error("{} was not made", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The port is taken, or not this machine's.
+    #[error("the agent does not listen at {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Keeps this node's pods as the cluster says, until told to end.
+///
+/// Pods run on when it returns: whoever wants them gone drains the node first.
+///
+/// # Errors
+///
+/// When it cannot begin: a directory or the port. A server or a runtime that does
+/// not answer is waited for.
+pub async fn run(
+    client: Client,
+    service: Arc<dyn CriService>,
+    config: AgentConfig,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    ensure_directories(&config)?;
+    let listener = listen(&config).await?;
+    let port = listener
+        .as_ref()
+        .and_then(|listener| Some(listener.local_addr().ok()?.port()));
+    let config = Arc::new(config);
+    let working = work(client, service, config, port);
+    tokio::select! {
+        () = working => {}
+        () = shutdown.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Everything that an agent does; never returns.
+async fn work(
+    client: Client,
+    service: Arc<dyn CriService>,
+    config: Arc<AgentConfig>,
+    port: Option<u16>,
+) {
+    let runtime = meet_runtime(&service, &config).await;
+    let keeper = NodeKeeper {
+        client: client.clone(),
+        service,
+        config: Arc::clone(&config),
+        runtime,
+        port,
+    };
+    let (own_node, node) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper.clone().follow(own_node));
+    tasks.spawn(async move {
+        let node_uid = keeper.register().await.metadata.uid.unwrap_or_default();
+        let name = config.node.name.clone();
+        let beating = lease::keep(client, name, node_uid, config.periods.clone());
+        tokio::join!(beating, keeper.keep(node));
+    });
+    while let Some(ended) = tasks.join_next().await {
+        // None of them ends by itself.
+        warn!(?ended, "a part of the agent ended");
+    }
+}
+
+/// Waits for the runtime to say who it is.
+async fn meet_runtime(service: &Arc<dyn CriService>, config: &AgentConfig) -> RuntimeName {
+    let mut waits = Waits::new(config.periods.retry);
+    loop {
+        match observe::ask_name(service).await {
+            Ok(runtime) => {
+                info!(
+                    name = runtime.name,
+                    version = runtime.version,
+                    "the runtime answers"
+                );
+                return runtime;
+            }
+            Err(status) => {
+                warn!(
+                    message = status.message(),
+                    "the runtime does not answer yet"
+                );
+                waits.wait().await;
+            }
+        }
+    }
+}
+
+fn ensure_directories(config: &AgentConfig) -> Result<(), AgentError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let private = [
+        config.data_dir.clone(),
+        config.volumes_dir(),
+        config.pods_dir(),
+    ];
+    let made = private.into_iter().map(|path| (path, 0o700));
+    let links = config.log_links_dir.clone();
+    let public = std::iter::once(config.logs_dir.clone()).chain(links);
+    for (path, mode) in made.chain(public.map(|path| (path, 0o755))) {
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(mode)
+            .create(&path)
+            .map_err(|source| AgentError::Directory { path, source })?;
+    }
+    Ok(())
+}
+
+async fn listen(config: &AgentConfig) -> Result<Option<TcpListener>, AgentError> {
+    let Some(address) = config.listen else {
+        return Ok(None);
+    };
+    let bound = TcpListener::bind(address).await;
+    bound
+        .map(Some)
+        .map_err(|source| AgentError::Listen { address, source })
+}
+
+/// Whether the server does not have the object.
+pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Whether the object is another than was thought.
+pub(crate) fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
