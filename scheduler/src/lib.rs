@@ -1,12 +1,12 @@
 //! The pod worker, and later the cluster around it.
 #![forbid(unsafe_code)]
 
+/// The node agent: pods of a cluster on this node.
+pub mod agent;
 /// The cluster's API: objects behind HTTP, as Kubernetes has them.
 pub mod api;
 /// The control loops: each makes one kind of object true.
 pub mod controllers;
-/// The node agent: pods of a cluster on this node.
-pub mod agent;
 /// Reading manifests: every mistake in one go, each with its line.
 pub mod manifest;
 /// Which node a pod runs on, and why.
