@@ -24,7 +24,7 @@ impl Waits {
 
     /// The next wait: a random half of it is taken off, so that a thousand agents
     /// whose server came back do not all ask in the same moment.
-    pub fn next(&mut self) -> Duration {
+    pub fn draw(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.longest);
         wait.mul_f64(rand::rng().random_range(0.5..=1.0))
@@ -32,7 +32,7 @@ impl Waits {
 
     /// Waits.
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        tokio::time::sleep(self.draw()).await;
     }
 
     /// Begins again, after a success.
@@ -51,13 +51,13 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut waits = Waits::new((second, second * 3));
         for whole in [1, 2, 3, 3] {
-            let wait = waits.next();
+            let wait = waits.draw();
             assert!(
                 wait >= second * whole / 2 && wait <= second * whole,
                 "{wait:?}"
             );
         }
         waits.reset();
-        assert!(waits.next() <= second);
+        assert!(waits.draw() <= second);
     }
 }
