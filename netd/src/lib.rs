@@ -33,6 +33,8 @@
 pub mod addresses;
 /// What attaching a pod will do, worked out before anything is touched.
 pub mod attach;
+/// This node as one of many: overlay, services and names, from the cluster's API.
+pub mod cluster;
 /// Networks that plugins make: the Container Network Interface.
 pub mod cni;
 /// What went wrong, and the kind that callers branch on.
@@ -53,6 +55,8 @@ pub mod netd;
 pub mod network;
 /// The door to nftables.
 pub mod nft;
+/// The network between nodes: a tunnel with static entries.
+pub mod overlay;
 /// Taking away what a pod, or a network without pods, has.
 pub mod release;
 /// What a caller asks for one pod, and what it gets.

@@ -125,7 +125,7 @@ pub fn apply(settings: &[Setting]) -> Result<(), Error> {
     })
 }
 
-fn setting(path: String, value: &'static str) -> Setting {
+pub(crate) fn setting(path: String, value: &'static str) -> Setting {
     Setting { path, value }
 }
 

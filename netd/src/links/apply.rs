@@ -154,7 +154,8 @@ fn accept_existing(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink
     }
 }
 
-async fn index_of(handle: &Handle, name: &str) -> Result<u32, Error> {
+/// The index of an interface.
+pub(crate) async fn index_of(handle: &Handle, name: &str) -> Result<u32, Error> {
     match read_link(handle, name).await? {
         Some(link) => Ok(link.header.index),
         None => Err(Error::new(

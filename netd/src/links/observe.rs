@@ -160,6 +160,27 @@ pub async fn read_own_addresses(handle: &Handle) -> Result<BTreeSet<IpAddr>, Err
     Ok(addresses.map(|net| net.addr()).collect())
 }
 
+/// The interface that has an address; none if the machine does not have it.
+pub(crate) async fn read_own_interface(
+    handle: &Handle,
+    wanted: IpAddr,
+) -> Result<Option<LinkMessage>, Error> {
+    let messages: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .set_address_filter(wanted)
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|error| kernel(format!("RTM_GETADDR({wanted})"), error))?;
+    let Some(message) = messages.first() else {
+        return Ok(None);
+    };
+    let links = handle.link().get().match_index(message.header.index);
+    let link = links.execute().try_next().await;
+    link.map_err(|error| kernel("RTM_GETLINK(index)", error))
+}
+
 fn address_of(message: &AddressMessage) -> Option<IpNet> {
     message
         .attributes
@@ -319,7 +340,7 @@ fn alias_of(link: &LinkMessage) -> String {
     alias.unwrap_or_default()
 }
 
-fn mtu_of(link: &LinkMessage) -> u32 {
+pub(crate) fn mtu_of(link: &LinkMessage) -> u32 {
     let mtu = link
         .attributes
         .iter()
