@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use nlink::netlink::netfilter::{ConntrackFilter, ConntrackStatus, ConntrackTuple, IpProtocol};
 use nlink::netlink::{Connection, Netfilter};
 
+use crate::request::Protocol;
 use crate::rules::PortElement;
 
 const TCP: u8 = 6;
@@ -38,6 +39,35 @@ pub async fn forget_flows_to(elements: &[PortElement]) {
             Err(error) => Err(error),
         };
         warn_of(element, done);
+    }
+}
+
+/// Forgets the flows of datagrams to endpoints that serve no more.
+pub async fn forget_datagrams_to(endpoints: &BTreeSet<(Protocol, IpAddr, u16)>) {
+    for (protocol, address, port) in endpoints {
+        if *protocol == Protocol::Tcp {
+            continue;
+        }
+        let number = match protocol {
+            Protocol::Udp => IpProtocol::Udp,
+            other => IpProtocol::Other(other.number()),
+        };
+        let filter = ConntrackFilter::new()
+            .proto(number)
+            .reply_src(*address)
+            .reply_src_port(*port);
+        let done = match Connection::<Netfilter>::new() {
+            Ok(connection) => connection.flush_conntrack_matching(&filter).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::warn!(
+                %address,
+                port,
+                error = &error as &dyn std::error::Error,
+                "flows of datagrams to an endpoint that is gone were not forgotten"
+            );
+        }
     }
 }
 

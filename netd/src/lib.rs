@@ -63,5 +63,7 @@ pub mod release;
 pub mod request;
 /// The nftables rules, as data.
 pub mod rules;
+/// Services: one address in front of many pods.
+pub mod services;
 /// Kernel settings under `/proc/sys/net`.
 pub mod settings;

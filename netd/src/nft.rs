@@ -262,5 +262,9 @@ fn lower_address(address: IpAddr) -> SetElement {
     }
 }
 
+/// The tables of services: maps, chains and rules.
+pub(crate) mod layout;
 /// Matches and verdicts as the kernel's register machine.
 mod lower;
+/// The tables of services, over netlink.
+pub(crate) mod services;

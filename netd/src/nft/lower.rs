@@ -53,7 +53,7 @@ pub(super) fn rule(built: NlRule, rule: &Rule) -> Result<NlRule, Error> {
     Ok(built.comment(rule.comment))
 }
 
-fn condition(condition: &Match) -> Vec<Expr> {
+pub(super) fn condition(condition: &Match) -> Vec<Expr> {
     match condition {
         Match::InputInterface(name) => interface(MetaKey::IifName, CmpOp::Eq, name),
         Match::NotInputInterface(name) => interface(MetaKey::IifName, CmpOp::Neq, name),
@@ -88,7 +88,7 @@ fn condition(condition: &Match) -> Vec<Expr> {
     }
 }
 
-fn compare(op: CmpOp, data: Vec<u8>) -> Expr {
+pub(super) fn compare(op: CmpOp, data: Vec<u8>) -> Expr {
     Expr::Cmp {
         sreg: Register::R0,
         op,
@@ -97,7 +97,7 @@ fn compare(op: CmpOp, data: Vec<u8>) -> Expr {
 }
 
 /// The kernel loads a name as `IFNAMSIZ` bytes, filled up with NUL.
-fn interface(key: MetaKey, op: CmpOp, name: &str) -> Vec<Expr> {
+pub(super) fn interface(key: MetaKey, op: CmpOp, name: &str) -> Vec<Expr> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(INTERFACE_NAME_LIMIT_BYTES + 1, 0);
     vec![
@@ -166,7 +166,7 @@ fn prefix(net: &IpNet, side: Side, op: CmpOp) -> Vec<Expr> {
     expressions
 }
 
-fn family_is(family: IpFamily) -> Vec<Expr> {
+pub(super) fn family_is(family: IpFamily) -> Vec<Expr> {
     let number = match family {
         IpFamily::V4 => NFPROTO_IPV4,
         IpFamily::V6 => NFPROTO_IPV6,
@@ -236,25 +236,43 @@ fn rewrite_by(map: PortMap) -> Vec<Expr> {
     expressions
 }
 
+/// Which address of a packet NAT rewrites: `enum nft_nat_types`.
+#[derive(Clone, Copy)]
+pub(super) enum NatSide {
+    /// The source.
+    Source = 0,
+    /// The destination.
+    Destination = 1,
+}
+
+fn destination_nat(family: IpFamily, port: Register) -> Expr {
+    nat(NatSide::Destination, family, Register::R0, Some(port))
+}
+
 /// The `nat` expression with address and port from registers, which the library
 /// can only make with fixed ones. Attributes: `enum nft_nat_attributes`.
-fn destination_nat(family: IpFamily, port: Register) -> Expr {
+pub(super) fn nat(
+    side: NatSide,
+    family: IpFamily,
+    address: Register,
+    port: Option<Register>,
+) -> Expr {
     const NFTA_NAT_TYPE: u16 = 1;
     const NFTA_NAT_FAMILY: u16 = 2;
     const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
     const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
-    const NFT_NAT_DNAT: u32 = 1;
     let nfproto = match family {
         IpFamily::V4 => NFPROTO_IPV4,
         IpFamily::V6 => NFPROTO_IPV6,
     };
-    let mut bytes = Vec::with_capacity(32);
-    for (attribute, value) in [
-        (NFTA_NAT_TYPE, NFT_NAT_DNAT),
+    let mut attributes = vec![
+        (NFTA_NAT_TYPE, side as u32),
         (NFTA_NAT_FAMILY, u32::from(nfproto)),
-        (NFTA_NAT_REG_ADDR_MIN, Register::R0 as u32),
-        (NFTA_NAT_REG_PROTO_MIN, port as u32),
-    ] {
+        (NFTA_NAT_REG_ADDR_MIN, address as u32),
+    ];
+    attributes.extend(port.map(|port| (NFTA_NAT_REG_PROTO_MIN, port as u32)));
+    let mut bytes = Vec::with_capacity(32);
+    for (attribute, value) in attributes {
         // struct nlattr: length and type in host order; nf_tables wants the
         // value in network order.
         bytes.extend_from_slice(&8u16.to_ne_bytes());

@@ -147,6 +147,27 @@ async fn remove(handle: &Handle, entry: &Entry, step: &Step) -> Result<(), Error
     }
 }
 
+/// Takes an address from an interface; succeeds if it is gone.
+///
+/// # Errors
+///
+/// `Kernel`.
+pub async fn remove_address(
+    handle: &Handle,
+    interface: &str,
+    address: IpAddr,
+) -> Result<(), Error> {
+    let index = index_of(handle, interface).await?;
+    let net = IpNet::from(address);
+    let mut request = handle.address().add(index, address, net.prefix_len());
+    let message = request.message_mut().clone();
+    let done = handle.address().del(message).execute().await;
+    match done {
+        Err(error) if errno(&error) == Some(nix::Error::EADDRNOTAVAIL as i32) => Ok(()),
+        other => other.map_err(|error| kernel(format!("address del {net} dev {interface}"), error)),
+    }
+}
+
 fn rule_message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = if rule.is_v4 {
