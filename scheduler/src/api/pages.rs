@@ -1,0 +1,130 @@
+//! Pages about the server itself: health, version, metrics, discovery, OpenAPI.
+
+use std::sync::atomic::Ordering;
+
+use axum::body::Body;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::api::{Api, answer, error::ApiError, openapi::discovery};
+
+/// The version of Kubernetes whose API is served: clients decide by it what to try.
+const KUBERNETES_MINOR: &str = "37";
+
+/// Pages that need no identity: health and version.
+pub async fn open(api: &Api, method: &Method, path: &str) -> Option<Response<Body>> {
+    if method != Method::GET && method != Method::HEAD {
+        return None;
+    }
+    match path {
+        "/livez" | "/healthz" => Some(text(StatusCode::OK, "ok")),
+        "/readyz" => Some(match api.is_current().await {
+            Ok(true) => text(StatusCode::OK, "ok"),
+            Ok(false) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the store's changes are not followed closely enough\n",
+            ),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        }),
+        "/version" => Some(answer::json_response(StatusCode::OK, &version())),
+        _ => None,
+    }
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": KUBERNETES_MINOR,
+        "gitVersion": format!("v1.{KUBERNETES_MINOR}.0-berth.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    })
+}
+
+/// Pages for everybody who is known; `None` where the path is none of them.
+pub fn page(
+    api: &Api,
+    request: &Request<Body>,
+    path: &str,
+) -> Option<Result<Response<Body>, ApiError>> {
+    let path = path.trim_end_matches('/');
+    let steps: Vec<&str> = path.split('/').skip(1).collect();
+    let is_page = match steps.as_slice() {
+        []
+        | ["api" | "apis" | "metrics"]
+        | ["api", _]
+        | ["apis", _]
+        | ["apis", _, _]
+        | ["openapi", ..] => true,
+        _ => false,
+    };
+    if !is_page {
+        return None;
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Some(Err(ApiError::method_not_allowed()));
+    }
+    let accept = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let aggregated = accept.split(',').any(|one| {
+        one.contains("as=APIGroupDiscoveryList") && one.contains("v=v2") && !one.contains("v2beta1")
+    });
+    let found = match steps.as_slice() {
+        [] => Some(
+            json!({ "paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] }),
+        ),
+        ["api"] if aggregated => return Some(Ok(aggregate(&discovery::aggregated_core()))),
+        ["apis"] if aggregated => return Some(Ok(aggregate(&discovery::aggregated_groups()))),
+        ["api"] => Some(discovery::core_versions()),
+        ["apis"] => Some(discovery::groups()),
+        ["api", version] => discovery::resources("", version),
+        ["apis", group] => discovery::group(group),
+        ["apis", group, version] => discovery::resources(group, version),
+        ["metrics"] => return Some(Ok(text(StatusCode::OK, &metrics(api)))),
+        _ => None,
+    };
+    Some(match found {
+        Some(value) => Ok(answer::json_response(StatusCode::OK, &value)),
+        None => Err(ApiError::no_such_resource()),
+    })
+}
+
+fn aggregate(value: &Value) -> Response<Body> {
+    let mut response = answer::json_response(StatusCode::OK, value);
+    let media = HeaderValue::from_static(
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    );
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+fn metrics(api: &Api) -> String {
+    let mut lines = format!(
+        "# TYPE berth_api_requests_total counter\nberth_api_requests_total {}\n\
+         # TYPE berth_api_revision gauge\nberth_api_revision {}\n# TYPE berth_api_objects gauge\n",
+        api.requests.load(Ordering::Relaxed),
+        api.cache.revision()
+    );
+    for (kind, count) in api.cache.counts() {
+        lines.push_str(&format!(
+            "berth_api_objects{{resource=\"{kind}\"}} {count}\n"
+        ));
+    }
+    lines
+}
