@@ -59,8 +59,21 @@ impl Response {
 ///
 /// The connection broke, was silent for half a minute, or did not speak HTTP.
 pub fn exchange(stream: TcpStream, request: &Request) -> Result<Response> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    exchange_within(PATIENCE, stream, request)
+}
+
+/// The same, with another bound for one read or write.
+///
+/// # Errors
+///
+/// As [`exchange`].
+pub fn exchange_within(
+    patience: Duration,
+    stream: TcpStream,
+    request: &Request,
+) -> Result<Response> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let host = stream.peer_addr()?;
     let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
     head += &format!("Host: {host}\r\nConnection: close\r\n");

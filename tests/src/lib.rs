@@ -10,6 +10,7 @@
 //!  ├─ image      builds nginx and busybox from the machine's packages, pushes
 //!  ├─ Terminal   a program on a pseudo-terminal: type keys, read the screen
 //!  ├─ Fabric     several hosts on one wire, and a cable to pull
+//!  ├─ Load       requests at a steady pace, and what became of each
 //!  └─ Sweep      what was there before, what is left after
 //! ```
 
@@ -21,6 +22,8 @@ pub mod host;
 pub mod http;
 /// Container images, built from files and from Debian's packages.
 pub mod image;
+/// Requests at a steady pace, and what became of each.
+pub mod load;
 /// A host with a registry that holds the examples' images, and `berth` on it.
 pub mod machine;
 /// A program's end and its words.
