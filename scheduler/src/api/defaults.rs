@@ -191,4 +191,4 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
