@@ -64,7 +64,7 @@ pub fn table(kind: &Kind, objects: &[Value], now: Timestamp) -> Value {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {},
-        "columnDefinitions": layout.columns.iter().map(Column::to_value).collect::<Vec<_>>(),
+        "columnDefinitions": layout.columns.iter().copied().map(Column::to_value).collect::<Vec<_>>(),
         "rows": rows,
     })
 }
@@ -94,7 +94,7 @@ fn layout(kind: &Kind) -> Layout {
 }
 
 impl Column {
-    fn to_value(&self) -> Value {
+    fn to_value(self) -> Value {
         json!({
             "name": self.name,
             "type": self.kind,

@@ -202,28 +202,33 @@ fn merge_lists(place: Place, live: &mut Value, wanted: &Value) {
         return;
     };
     let is_shared = |step: &str| new.iter().any(|part| part.step == step);
+    let place_of = |step: &str| old.iter().position(|one| one.step == step);
+    let alone = |range: std::ops::Range<usize>| {
+        let range = old.get(range).unwrap_or_default().iter();
+        range
+            .filter(|one| !is_shared(&one.step))
+            .map(|one| one.value.clone())
+    };
     let mut merged = Vec::with_capacity(old.len() + new.len());
     let mut next = 0;
-    for part in &new {
-        while let Some(alone) = old.get(next).filter(|one| !is_shared(&one.step)) {
-            merged.push(alone.value.clone());
-            next += 1;
-        }
-        match old.iter().find(|one| one.step == part.step) {
+    for (index, part) in new.iter().enumerate() {
+        // Up to the entry that comes next in both lists; shared ones in between
+        // have come already or come later.
+        let shared = new[index..].iter().find_map(|part| place_of(&part.step));
+        let stop = shared.unwrap_or(old.len()).max(next);
+        merged.extend(alone(next..stop));
+        next = stop;
+        match place_of(&part.step) {
             None => merged.push(part.value.clone()),
-            Some(shared) => {
-                let mut value = shared.value.clone();
+            Some(place) => {
+                let mut value = old[place].value.clone();
                 merge(part.place, &mut value, part.value);
                 merged.push(value);
-                // Past this one, or past another shared one that comes elsewhere.
-                if next < old.len() {
-                    next += 1;
-                }
+                next = next.max(place + 1);
             }
         }
     }
-    let rest = old.iter().skip(next).filter(|one| !is_shared(&one.step));
-    merged.extend(rest.map(|one| one.value.clone()));
+    merged.extend(alone(next..old.len()));
     *live = Value::Array(merged);
 }
 
