@@ -24,8 +24,16 @@
 //! Read more: "etcd API guarantees" in etcd's documentation; "Efficient detection of changes" in
 //! the Kubernetes API concepts.
 
+/// Who leads among several servers.
+pub mod election;
 /// One server: a file of redb.
 pub mod embedded;
+/// Several servers: etcd.
+pub mod etcd;
+/// The last changes in memory, and whom to wake.
+pub mod hub;
+/// A watcher's way through the past.
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -206,11 +214,11 @@ pub enum StoreError {
         key: String,
     },
     /// The history that was asked for is gone: list again, then watch from that list's revision.
-    #[error("revision {asked} is compacted: history begins at {oldest}")]
+    #[error("revision {asked} is compacted: history begins at {oldest} or later")]
     Compacted {
         /// The revision that was asked for.
         asked: u64,
-        /// The oldest revision that a list or watch can begin at.
+        /// No list or watch can begin before this revision.
         oldest: u64,
     },
     /// The revision is yet to come. A client that saw it saw another store, or one that was

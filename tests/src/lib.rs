@@ -14,6 +14,8 @@
 //!  └─ Sweep      what was there before, what is left after
 //! ```
 
+/// Members of etcd on loopback.
+pub mod etcd;
 /// Several hosts on one wire.
 pub mod fabric;
 /// A machine of its own for one test: network and mount namespaces, directories.

@@ -2,21 +2,17 @@
 //!
 //! Nothing to install and nothing to tend: `state.redb` holds all. One thread writes and commits
 //! in groups ([`writer`]); readers take snapshots and never wait for it ([`reader`]); watchers are
-//! woken by the [`hub`] and only for what is theirs ([`watch`]).
+//! woken by the hub and only for what is theirs.
 //!
 //! What was rejected. *SQLite with a log table* (as kine does) commits as fast and needs a C
 //! library. *An LSM tree* (fjall) commits faster, and brings threads, many files and a compaction
 //! that is not ours to time. *All objects in memory with a log on disk* reads faster, and the
 //! memory of an idle server then grows with its past.
 
-/// The last changes in memory, and whom to wake.
-pub mod hub;
 /// Snapshots: keys, pages, the past.
 pub mod reader;
 /// The file and its format.
 pub mod tables;
-/// A watcher's way through history.
-pub mod watch;
 /// The thread that owns all changes.
 pub mod writer;
 
@@ -30,10 +26,11 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::oneshot;
 
+use crate::store::hub::{Hub, RingLimits};
+use crate::store::watch::{self, Past, Stretch, Wanted};
 use crate::store::{
     Changes, Entry, Expected, Found, ListRequest, Page, Store, StoreError, VALUE_LIMIT_BYTES,
 };
-use hub::{Hub, RingLimits};
 use writer::{History, Request, Writer};
 
 /// Where the file is and what to keep.
@@ -50,9 +47,7 @@ pub struct EmbeddedConfig {
     /// How much of the file redb may hold in memory.
     pub cache_bytes: usize,
     /// How many changes stay in memory for watches that resume.
-    pub ring_changes: usize,
-    /// And how many bytes of them.
-    pub ring_bytes: usize,
+    pub ring: RingLimits,
 }
 
 impl EmbeddedConfig {
@@ -64,15 +59,17 @@ impl EmbeddedConfig {
             history_changes: 100_000,
             progress: Duration::from_secs(5),
             cache_bytes: 32 << 20,
-            ring_changes: 10_000,
-            ring_bytes: 8 << 20,
+            ring: RingLimits::default(),
         }
     }
 }
 
+/// The file, as watchers see it.
+struct Log(Arc<Database>);
+
 /// See the module.
 pub struct EmbeddedStore {
-    database: Arc<Database>,
+    past: Arc<Log>,
     hub: Arc<Hub>,
     progress: Duration,
     /// Absent only while the store is dropped.
@@ -98,11 +95,7 @@ impl EmbeddedStore {
     pub fn open_with(config: &EmbeddedConfig) -> Result<Self, StoreError> {
         let database = Arc::new(tables::open(&config.path, config.cache_bytes)?);
         let (revision, compacted) = tables::read_position(&database)?;
-        let limits = RingLimits {
-            changes: config.ring_changes,
-            bytes: config.ring_bytes,
-        };
-        let hub = Arc::new(Hub::new(limits, revision));
+        let hub = Arc::new(Hub::new(config.ring, revision));
         let (requests, receiver) = mpsc::channel();
         let writer = Writer {
             database: Arc::clone(&database),
@@ -120,7 +113,7 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let progress = config.progress;
         Ok(Self {
-            database,
+            past: Arc::new(Log(database)),
             hub,
             progress,
             requests: Some(requests),
@@ -161,13 +154,24 @@ impl Drop for EmbeddedStore {
 }
 
 #[async_trait]
+impl Past for Log {
+    async fn read(&self, prefix: &str, after: u64, until: u64) -> Result<Stretch, StoreError> {
+        let (database, prefix) = (Arc::clone(&self.0), prefix.to_owned());
+        let read = move || reader::read_log(&database, &prefix, after, until);
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| watch::closed())?
+    }
+}
+
+#[async_trait]
 impl Store for EmbeddedStore {
     async fn read(&self, key: &str) -> Result<Found, StoreError> {
-        reader::read_key(&self.database, key)
+        reader::read_key(&self.past.0, key)
     }
 
     async fn list(&self, request: ListRequest) -> Result<Page, StoreError> {
-        let database = Arc::clone(&self.database);
+        let database = Arc::clone(&self.past.0);
         // A long listing would hold up every other task of this thread.
         tokio::task::spawn_blocking(move || reader::list(&database, &request))
             .await
@@ -191,15 +195,16 @@ impl Store for EmbeddedStore {
     }
 
     async fn watch(&self, prefix: &str, after_revision: u64) -> Result<Changes, StoreError> {
-        let read = self.database.begin_read().map_err(tables::failed)?;
+        let read = self.past.0.begin_read().map_err(tables::failed)?;
         let (current, oldest) = tables::read_revisions(&read).map_err(tables::failed)?;
         reader::check_reach(after_revision, oldest, current)?;
-        let wanted = watch::Wanted {
+        let wanted = Wanted {
             prefix: prefix.to_owned(),
             after: after_revision,
             progress: self.progress,
         };
-        Ok(watch::watch(Arc::clone(&self.hub), &self.database, wanted))
+        let past: Arc<dyn Past> = self.past.clone();
+        watch::watch(Arc::clone(&self.hub), Arc::downgrade(&past), wanted)
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::tables::{LIVE, LOG, VALUES, failed, read_revisions};
+use crate::store::watch::Stretch;
 use crate::store::{Change, Entry, Found, ListRequest, Page, StoreError};
 
 type Values = ReadOnlyTable<u64, (u64, &'static str, &'static [u8])>;
@@ -136,14 +137,6 @@ fn read_value(values: &Values, modified: u64) -> Result<Option<Entry>, redb::Err
             modified,
         }
     }))
-}
-
-/// A part of the log for one watcher.
-pub struct Stretch {
-    /// The changes below the prefix.
-    pub changes: Vec<Change>,
-    /// How far the log was read.
-    pub reached: u64,
 }
 
 /// The most records and bytes that are read for a watcher at a time.

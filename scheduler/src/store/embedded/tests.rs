@@ -10,6 +10,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, TestRunner};
 
 use super::{EmbeddedConfig, EmbeddedStore};
+use crate::store::hub::RingLimits;
 use crate::store::{Change, Changes, Entry, Expected, ListRequest, Store, StoreError};
 
 /// What a store should hold: the state at every revision, and every change.
@@ -152,7 +153,10 @@ fn expectation(choice: usize, current: Option<&Entry>) -> Expected {
 fn config(path: &Path) -> EmbeddedConfig {
     EmbeddedConfig {
         // Small, so that watches resume from the log, the ring and the topic alike.
-        ring_changes: 5,
+        ring: RingLimits {
+            changes: 5,
+            ..RingLimits::default()
+        },
         progress: Duration::from_millis(20),
         ..EmbeddedConfig::new(path)
     }
@@ -323,7 +327,10 @@ async fn history_is_cut_by_number_and_what_lives_stays() {
     let path = directory.path().join("state.redb");
     let config = EmbeddedConfig {
         history_changes: 20,
-        ring_changes: 3,
+        ring: RingLimits {
+            changes: 3,
+            ..RingLimits::default()
+        },
         ..config(&path)
     };
     let store = EmbeddedStore::open_with(&config).unwrap();
@@ -382,7 +389,10 @@ async fn a_watcher_that_sleeps_through_compaction_is_told() {
     let path = directory.path().join("state.redb");
     let config = EmbeddedConfig {
         history_changes: 20,
-        ring_changes: 3,
+        ring: RingLimits {
+            changes: 3,
+            ..RingLimits::default()
+        },
         ..config(&path)
     };
     let store = EmbeddedStore::open_with(&config).unwrap();

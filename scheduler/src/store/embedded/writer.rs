@@ -21,8 +21,9 @@ use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
-use super::hub::Hub;
 use super::tables::{FACTS, LIVE, LOG, LogRecord, VALUES, failed};
+use crate::store::hub::Hub;
+use crate::store::watch::closed;
 use crate::store::{Change, Entry, Expected, StoreError};
 
 /// The most writes in one commit.
@@ -96,7 +97,7 @@ impl Writer {
                 self.compact();
             }
         }
-        self.hub.close();
+        self.hub.interrupt(closed());
     }
 
     fn commit_group(&mut self, group: Vec<Request>) {
