@@ -35,10 +35,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::{cluster::Cluster, queue::Backoff, replica_set::ReplicaSets, work::Controller};
+use self::{
+    cluster::Cluster, deployment::Deployments, queue::Backoff, replica_set::ReplicaSets,
+    work::Controller,
+};
 
 /// All mirrors, and the writes that go through them.
 pub mod cluster;
+/// Moves from one template's pods to the next one's.
+pub mod deployment;
 /// What the API last said of one kind, kept by its watch and by our own writes.
 pub mod mirror;
 /// Names that tell generated objects apart.
@@ -98,7 +103,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
 
 /// Every controller there is, in no order that matters.
 fn controllers(_cluster: &Arc<Cluster>) -> Vec<Arc<dyn Controller>> {
-    vec![Arc::new(ReplicaSets)]
+    vec![Arc::new(ReplicaSets), Arc::new(Deployments)]
 }
 
 /// Runs some controllers over one set of mirrors until `shutdown`.
