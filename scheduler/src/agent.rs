@@ -20,25 +20,49 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use berth_cri::service::CriService;
-use kube::Client;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, reflector, watcher},
+};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// Whether a pod can run here.
+pub mod admission;
 /// Waits between attempts.
 pub mod backoff;
+/// What changes on the node.
+pub mod changes;
+/// What is known of pods, on disk.
+pub mod checkpoint;
+/// What happens to pods, told as Events.
+pub mod events;
 /// The heartbeat.
 pub mod lease;
 /// The node as the API shows it.
 pub mod node;
+/// ConfigMaps and Secrets of pods.
+pub mod objects;
+/// The pods of this node.
+pub mod pods;
+/// What the server asks of the node.
+pub mod port;
+/// Variables that tell of services.
+pub mod services;
 /// What an agent is told once.
 pub mod settings;
+/// Pods' statuses, on their way to the server.
+pub mod status;
 
 use backoff::Waits;
 use node::{
     keep::NodeKeeper,
     observe::{self, RuntimeName},
 };
+use pods::{Pods, Shared};
 use settings::AgentConfig;
 
 /// Who wrote a field, in `managedFields`.
@@ -83,11 +107,8 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     ensure_directories(&config)?;
     let listener = listen(&config).await?;
-    let port = listener
-        .as_ref()
-        .and_then(|listener| Some(listener.local_addr().ok()?.port()));
     let config = Arc::new(config);
-    let working = work(client, service, config, port);
+    let working = work(client, service, config, listener);
     tokio::select! {
         () = working => {}
         () = shutdown.cancelled() => {}
@@ -100,18 +121,37 @@ async fn work(
     client: Client,
     service: Arc<dyn CriService>,
     config: Arc<AgentConfig>,
-    port: Option<u16>,
+    listener: Option<TcpListener>,
 ) {
     let runtime = meet_runtime(&service, &config).await;
+    let port = listener
+        .as_ref()
+        .and_then(|listener| Some(listener.local_addr().ok()?.port()));
     let keeper = NodeKeeper {
         client: client.clone(),
-        service,
+        service: Arc::clone(&service),
         config: Arc::clone(&config),
-        runtime,
+        runtime: runtime.clone(),
         port,
     };
     let (own_node, node) = watch::channel(None);
     let mut tasks = JoinSet::new();
+    let (services, listing) = follow_services(client.clone());
+    tasks.spawn(listing);
+    let shared = Arc::new(Shared::new(
+        client.clone(),
+        Arc::clone(&service),
+        runtime,
+        Arc::clone(&config),
+        services,
+    ));
+    tasks.spawn(Arc::clone(&shared.statuses).write_all());
+    tasks.spawn(Arc::clone(&shared.events).tell_all());
+    tasks.spawn(Arc::clone(&shared.changes).listen(service, config.periods.clone()));
+    tasks.spawn(Pods::new(Arc::clone(&shared), node.clone()).keep());
+    if let Some(listener) = listener {
+        tasks.spawn(port::serve(listener, shared));
+    }
     tasks.spawn(keeper.clone().follow(own_node));
     tasks.spawn(async move {
         let node_uid = keeper.register().await.metadata.uid.unwrap_or_default();
@@ -123,6 +163,27 @@ async fn work(
         // None of them ends by itself.
         warn!(?ended, "a part of the agent ended");
     }
+}
+
+/// The cluster's services, as pods' variables need them.
+fn follow_services(
+    client: Client,
+) -> (
+    reflector::Store<Service>,
+    impl Future<Output = ()> + Send + 'static,
+) {
+    let (reader, writer) = reflector::store();
+    let api: Api<Service> = Api::all(client);
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        // Kept for every service of the cluster, on every node: no more than is read.
+        .modify(|service| {
+            service.metadata.managed_fields = None;
+            service.metadata.annotations = None;
+            service.status = None;
+        })
+        .reflect(writer);
+    (reader, changes.for_each(|_| std::future::ready(())))
 }
 
 /// Waits for the runtime to say who it is.

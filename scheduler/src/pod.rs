@@ -6,6 +6,8 @@
 
 /// What happens to a pod, for whoever watches.
 pub mod events;
+/// What containers wrote, from their log files.
+pub mod logs;
 /// ConfigMaps and Secrets, found by namespace and name.
 pub mod objects;
 /// What the CRI will be asked for, worked out without asking.

@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 
 use crate::amounts::read_moment;
 use crate::error::{Context, Error, Result};
-use crate::logs::follow::Follower;
 use crate::logs::print::{Printer, Style};
-use crate::logs::tail::find_tail;
 use crate::objects::{FoundPod, attempt, container_name, find_container, find_pod, observe_pods};
 use crate::settings::Settings;
+use berth_scheduler::pod::logs::follow::Follower;
+use berth_scheduler::pod::logs::tail::find_tail;
 
 /// The run of a container that follows one that ended.
 mod restart;

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
+use berth_scheduler::pod::logs::{Stream, read_entry};
 use jiff::Timestamp;
-
-use super::{Stream, read_entry};
 
 /// How lines look.
 #[derive(Debug, Clone, Default)]

@@ -65,6 +65,20 @@ pub fn plan_node(config: &AgentConfig, status: NodeStatus) -> Node {
     }
 }
 
+/// The Node as it would be made, for as long as the server does not tell of it.
+pub fn plan_unseen(config: &AgentConfig) -> Node {
+    let seen = Observation {
+        storage_bytes: config.storage_bytes.unwrap_or(u64::MAX / 2),
+        ..Observation::default()
+    };
+    let capacity = plan_capacity(config, &seen);
+    let status = NodeStatus {
+        allocatable: Some(capacity),
+        ..NodeStatus::default()
+    };
+    plan_node(config, status)
+}
+
 /// What the Node's status is to say; `port` is where the agent listens.
 ///
 /// Conditions that are not the agent's are kept, and times of those that did not change.

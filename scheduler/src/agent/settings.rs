@@ -30,12 +30,9 @@ pub struct AgentConfig {
     pub taints: Vec<Taint>,
     /// Where the server's requests for logs and commands are heard; nowhere if none.
     pub listen: Option<SocketAddr>,
-    /// Keys and certificates of that port; plain HTTP, for tests, if none.
-    ///
-    /// It must demand a certificate of the client.
+    /// Keys and certificates of that port, and who may ask there
+    /// ([`crate::trust::tls::agent_server`]); plain HTTP for everybody, for tests, if none.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// The users (a certificate's CN) or groups (its O) that may ask there; used with `tls`.
-    pub callers: Vec<String>,
     /// Volumes and what is known of pods stand below it.
     pub data_dir: PathBuf,
     /// Containers' logs stand at `logs_dir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log`.
@@ -146,7 +143,6 @@ impl AgentConfig {
             taints: Vec::new(),
             listen: Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT)),
             tls: None,
-            callers: Vec::new(),
             logs_dir: PathBuf::from("/var/log/pods"),
             log_links_dir: Some(PathBuf::from("/var/log/containers")),
             seccomp_dir: data_dir.join("seccomp"),

@@ -50,6 +50,9 @@ pub trait PodObserver: Send + Sync {
     fn event(&self, event: &PodEvent);
     /// The status is another than before.
     fn status(&self, pod: &PodIdentity, status: &PodStatus);
+    /// The pod is over: no container of it runs and none will. Called before its
+    /// sandbox is stopped; its last status follows when that is done.
+    fn settled(&self, _pod: &PodIdentity, _status: &PodStatus) {}
 }
 
 /// An observer that does not care.

@@ -13,10 +13,11 @@ use k8s_openapi::{
 use crate::manifest::Manifests;
 
 /// What a pod may refer to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodObjects {
     config_maps: BTreeMap<(String, String), ConfigMap>,
     secrets: BTreeMap<(String, String), Secret>,
+    service_variables: Vec<(String, String)>,
 }
 
 impl PodObjects {
@@ -34,7 +35,29 @@ impl PodObjects {
                 .into_iter()
                 .map(|object| (key(&object.metadata), object))
                 .collect(),
+            service_variables: Vec::new(),
         }
+    }
+
+    /// The same with variables that tell containers of services.
+    pub fn with_service_variables(mut self, variables: Vec<(String, String)>) -> PodObjects {
+        self.service_variables = variables;
+        self
+    }
+
+    /// All ConfigMaps.
+    pub fn config_maps(&self) -> impl Iterator<Item = &ConfigMap> {
+        self.config_maps.values()
+    }
+
+    /// All Secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.secrets.values()
+    }
+
+    /// Variables that tell containers of services.
+    pub fn service_variables(&self) -> &[(String, String)] {
+        &self.service_variables
     }
 
     /// The objects that stood beside the pods of a manifest.

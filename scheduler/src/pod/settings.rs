@@ -3,10 +3,13 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+use super::worker::image::Pulls;
 
 /// Where a worker keeps things, how long it waits, and what it knows of its node.
 #[derive(Debug, Clone)]
@@ -35,6 +38,18 @@ pub struct WorkerConfig {
     /// Counts up whenever something changed on the node, so that nothing has to
     /// wait for the next poll.
     pub changes: Option<watch::Receiver<u64>>,
+    /// What becomes of a pod that lacks something.
+    pub patience: Patience,
+    /// The cluster's names.
+    pub dns: ClusterDns,
+    /// The runtime, in whose name containers' ids are told.
+    pub runtime_name: String,
+    /// Where pods come from, as their annotation says it.
+    pub source: &'static str,
+    /// Sandboxes that may be made at once; as many as there are pods if none.
+    pub starts: Option<Arc<Semaphore>>,
+    /// Pulls that are under way.
+    pub pulls: Arc<Pulls>,
 }
 
 impl WorkerConfig {
@@ -52,6 +67,39 @@ impl WorkerConfig {
             restart_backoff: Backoff::KUBELET,
             pull_backoff: Backoff::KUBELET,
             changes: None,
+            patience: Patience::Finite,
+            dns: ClusterDns::default(),
+            runtime_name: "berth".to_owned(),
+            source: "file",
+            starts: None,
+            pulls: Arc::default(),
+        }
+    }
+}
+
+/// What becomes of a pod that lacks something: a ConfigMap, or a node that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It ends, and says why: nobody will bring it.
+    Finite,
+    /// It waits and says so, as on a cluster.
+    Endless,
+}
+
+/// The names of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterDns {
+    /// Its resolvers; a pod has the node's if there is none.
+    pub servers: Vec<IpAddr>,
+    /// What its names stand below.
+    pub domain: String,
+}
+
+impl Default for ClusterDns {
+    fn default() -> ClusterDns {
+        ClusterDns {
+            servers: Vec::new(),
+            domain: "cluster.local".to_owned(),
         }
     }
 }

@@ -107,6 +107,13 @@ pub struct VolumeError {
 }
 
 impl VolumesPlan {
+    /// Only those that are files out of objects, which change while the pod runs.
+    pub fn files(mut self) -> VolumesPlan {
+        self.volumes
+            .retain(|volume| matches!(volume.content, Content::Files { .. }));
+        self
+    }
+
     /// The place of a volume on the node.
     pub fn find_host_path(&self, volume: &str) -> Option<PathBuf> {
         let plan = self.volumes.iter().find(|plan| plan.name == volume)?;
@@ -124,17 +131,41 @@ impl VolumesPlan {
 /// A ConfigMap, Secret or key that is missing and not optional; a file's path
 /// that would leave its volume; a kind of volume that is not built.
 pub fn plan_volumes(facts: &PodFacts<'_>, directory: PathBuf) -> Result<VolumesPlan, ConfigError> {
+    plan_each(facts, directory, Err)
+}
+
+/// As [`plan_volumes`], for a pod that waits for what it lacks: such volumes are planned
+/// without their files.
+///
+/// # Errors
+///
+/// What waiting does not heal: a kind of volume that is not built, a group that is none.
+pub fn plan_places(facts: &PodFacts<'_>, directory: PathBuf) -> Result<VolumesPlan, ConfigError> {
+    plan_each(facts, directory, |_| {
+        Ok(Content::Files {
+            tree: FileTree::new(),
+            storage: Storage::Disk,
+        })
+    })
+}
+
+fn plan_each(
+    facts: &PodFacts<'_>,
+    directory: PathBuf,
+    lacking: fn(ConfigError) -> Result<Content, ConfigError>,
+) -> Result<VolumesPlan, ConfigError> {
     let spec = facts.pod.spec.as_ref();
     let volumes = spec
         .iter()
         .flat_map(|spec| spec.volumes.iter().flatten())
         .map(|volume| {
             plan_content(facts, volume)
+                .map_err(|error| error.within(&format!("volume {:?}", volume.name)))
+                .or_else(lacking)
                 .map(|content| VolumePlan {
                     name: volume.name.clone(),
                     content,
                 })
-                .map_err(|error| error.within(&format!("volume {:?}", volume.name)))
         })
         .collect::<Result<_, _>>()?;
     let fs_group = spec

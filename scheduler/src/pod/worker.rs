@@ -14,7 +14,13 @@
 //!
 //! Read more: `docs/pods.md`.
 
-use std::{collections::HashMap, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use berth_cri::service::CriService;
 use berth_runtime::causes::chain;
@@ -28,7 +34,7 @@ use super::{
     events::{PodIdentity, PodObserver},
     objects::PodObjects,
     plan::{self, ConfigError, PodPlan, dns, environment, facts::PodFacts, names},
-    settings::{Leftovers, WorkerConfig},
+    settings::{Leftovers, Patience, WorkerConfig},
     volumes::{self, Content, VolumesPlan, empty_dir},
 };
 
@@ -121,7 +127,7 @@ pub enum WorkerError {
 pub struct PodWorker {
     service: Arc<dyn CriService>,
     config: WorkerConfig,
-    objects: Arc<PodObjects>,
+    objects: watch::Receiver<Arc<PodObjects>>,
 }
 
 impl PodWorker {
@@ -131,10 +137,22 @@ impl PodWorker {
         config: WorkerConfig,
         objects: PodObjects,
     ) -> PodWorker {
+        // Without its sender the channel says that nothing changes any more.
+        let (_, objects) = watch::channel(Arc::new(objects));
+        PodWorker::following(service, config, objects)
+    }
+
+    /// A worker whose ConfigMaps and Secrets may change while its pod runs: mounted
+    /// files follow them.
+    pub fn following(
+        service: Arc<dyn CriService>,
+        config: WorkerConfig,
+        objects: watch::Receiver<Arc<PodObjects>>,
+    ) -> PodWorker {
         PodWorker {
             service,
             config,
-            objects: Arc::new(objects),
+            objects,
         }
     }
 
@@ -174,6 +192,7 @@ impl PodWorker {
         let lived = {
             let mut living = pin!(life.live(found, heard));
             let mut full = pin!(outgrown(&life));
+            let mut refreshing = pin!(life.refresh_volumes());
             let deadline = deadline(&life);
             let mut listening = true;
             loop {
@@ -187,6 +206,7 @@ impl PodWorker {
                         end = ended("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned());
                         order::give(&orders, ordered(&life, WorkerCommand::Stop { grace: None }));
                     }
+                    () = &mut refreshing => {}
                     message = &mut full, if end.reason.is_none() => {
                         life.board.warning(None, "Evicted", message.clone());
                         end = ended("Evicted", message);
@@ -247,13 +267,18 @@ impl PodWorker {
     ) -> Result<Life, WorkerError> {
         let directory = self.config.volumes_dir.join(&plan.identity.uid);
         let volumes = {
+            let objects = Arc::clone(&self.objects.borrow());
             let facts = PodFacts {
                 pod: &plan.pod,
-                objects: &self.objects,
+                objects: &objects,
                 node: &self.config.node,
                 addresses: &[],
             };
-            plan_objects(&facts, directory).map_err(|error| WorkerError::Invalid {
+            let planned = match self.config.patience {
+                Patience::Finite => plan_objects(&facts, directory),
+                Patience::Endless => volumes::plan_places(&facts, directory),
+            };
+            planned.map_err(|error| WorkerError::Invalid {
                 pod: full_name(&plan.identity),
                 reason: error.to_string(),
             })?
@@ -261,15 +286,17 @@ impl PodWorker {
         let start = found
             .created_at
             .map_or_else(jiff::Timestamp::now, exit::timestamp);
-        let known = Known::new(&plan, &self.config.node.addresses, start);
+        let mut known = Known::new(&plan, &self.config.node.addresses, start);
+        let before = plan.pod.status.clone().unwrap_or_default();
+        known.resume(&before, found);
         Ok(Life {
             service: Arc::clone(&self.service),
             config: self.config.clone(),
-            objects: Arc::clone(&self.objects),
-            board: Board::new(plan.identity.clone(), observer, known),
+            objects: self.objects.clone(),
+            board: Board::new(plan.identity.clone(), observer, known, &before),
             plan,
             volumes,
-            pulls: image::Pulls::default(),
+            volumes_wanted: Arc::new(Mutex::new(true)),
         })
     }
 
@@ -282,6 +309,9 @@ impl PodWorker {
     ) -> Result<PodStatus, WorkerError> {
         let pod = &life.plan.identity;
         let labels = HashMap::from([(names::POD_UID.to_owned(), pod.uid.clone())]);
+        if lived.is_ok() {
+            life.board.settle(&end);
+        }
         let cleared = async {
             for sandbox in adopt::list_sandboxes(&self.service, labels).await? {
                 self.clear(&sandbox.id).await?;
@@ -292,7 +322,9 @@ impl PodWorker {
         let directory = life.volumes.directory.clone();
         let logs = PathBuf::from(&life.plan.sandbox.log_directory);
         let leftovers = self.config.leftovers;
+        let wanted = Arc::clone(&life.volumes_wanted);
         let removed = tokio::task::spawn_blocking(move || {
+            *wanted.lock().unwrap_or_else(PoisonError::into_inner) = false;
             volumes::teardown::remove_volumes(&directory).map_err(|error| chain(&error))?;
             match leftovers {
                 Leftovers::Keep => Ok(()),

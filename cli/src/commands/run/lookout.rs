@@ -19,10 +19,10 @@ use tonic::Status;
 use super::audience::Audience;
 use super::watched::Onlooker;
 use crate::error::Context;
-use crate::logs::follow::Follower;
 use crate::screen::{LayerPhase, LayerReport, write_elapsed};
 use crate::streams::{Input, attach, resize};
 use crate::terminal::{self, RawMode};
+use berth_scheduler::pod::logs::follow::Follower;
 
 /// What becomes of containers' output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ const IMAGES: usize = 50;
 const NAMES: usize = 5;
 
 /// What was seen at one moment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Observation {
     /// When.
     pub at: Timestamp,

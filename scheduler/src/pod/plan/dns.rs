@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use berth_cri::v1;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-/// The domain that a cluster's names stand below.
-const CLUSTER_DOMAIN: &str = "cluster.local";
+use crate::pod::settings::{ClusterDns, WorkerConfig};
+
 /// The kernel's limit of a hostname, without its final zero.
 const HOSTNAME_MAX: usize = 63;
 
@@ -23,7 +23,7 @@ pub struct PodHostname {
 }
 
 /// The names of a pod; a pod in the machine's network has the machine's.
-pub fn plan_hostname(pod: &Pod, spec: &PodSpec, node_name: &str) -> PodHostname {
+pub fn plan_hostname(pod: &Pod, spec: &PodSpec, config: &WorkerConfig) -> PodHostname {
     if let Some(name) = &spec.hostname_override {
         return PodHostname {
             hostname: name.clone(),
@@ -32,7 +32,7 @@ pub fn plan_hostname(pod: &Pod, spec: &PodSpec, node_name: &str) -> PodHostname 
     }
     if spec.host_network == Some(true) {
         return PodHostname {
-            hostname: node_name.to_owned(),
+            hostname: config.node.name.clone(),
             full: None,
         };
     }
@@ -45,11 +45,12 @@ pub fn plan_hostname(pod: &Pod, spec: &PodSpec, node_name: &str) -> PodHostname 
     // A cut may leave a hyphen or a dot, which must not end a name (RFC 1123).
     hostname.truncate(hostname.trim_end_matches(['-', '.']).len());
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let domain = &config.dns.domain;
     let full = spec
         .subdomain
         .as_ref()
         .filter(|subdomain| !subdomain.is_empty())
-        .map(|subdomain| format!("{hostname}.{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"));
+        .map(|subdomain| format!("{hostname}.{subdomain}.{namespace}.svc.{domain}"));
     match full {
         Some(full) if spec.set_hostname_as_fqdn == Some(true) => PodHostname {
             hostname: full.clone(),
@@ -59,13 +60,28 @@ pub fn plan_hostname(pod: &Pod, spec: &PodSpec, node_name: &str) -> PodHostname 
     }
 }
 
-/// The resolver of a pod: by its policy the machine's or none, then `dnsConfig`.
+/// The resolver of a pod: by its policy the cluster's, the machine's or none, then
+/// `dnsConfig`.
 ///
-/// `ClusterFirst` is the machine's here, as no cluster's DNS is there to come
-/// first.
-pub fn plan_dns(spec: &PodSpec, host: &v1::DnsConfig) -> v1::DnsConfig {
+/// `ClusterFirst` is the machine's where no cluster's DNS is there to come first, and
+/// for pods in the machine's network, which would lose the machine's names.
+pub fn plan_dns(
+    pod: &Pod,
+    spec: &PodSpec,
+    host: &v1::DnsConfig,
+    cluster: &ClusterDns,
+) -> v1::DnsConfig {
+    let of_cluster = match spec.dns_policy.as_deref() {
+        Some("ClusterFirstWithHostNet") => true,
+        Some("ClusterFirst") | None => spec.host_network != Some(true),
+        _ => false,
+    };
     let mut dns = match spec.dns_policy.as_deref() {
         Some("None") => v1::DnsConfig::default(),
+        _ if of_cluster && !cluster.servers.is_empty() => {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+            plan_cluster_dns(namespace, host, cluster)
+        }
         _ => host.clone(),
     };
     let Some(own) = &spec.dns_config else {
@@ -91,6 +107,24 @@ pub fn plan_dns(spec: &PodSpec, host: &v1::DnsConfig) -> v1::DnsConfig {
         });
     }
     dns
+}
+
+/// The cluster's resolver: short names are tried as services of the namespace, of the
+/// cluster, and then as the machine would.
+fn plan_cluster_dns(namespace: &str, host: &v1::DnsConfig, cluster: &ClusterDns) -> v1::DnsConfig {
+    let domain = &cluster.domain;
+    let own = [
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+        domain.clone(),
+    ];
+    v1::DnsConfig {
+        servers: cluster.servers.iter().map(ToString::to_string).collect(),
+        searches: own.into_iter().chain(host.searches.clone()).collect(),
+        // A name with fewer dots is tried with the search list first (resolv.conf(5)):
+        // `web.shop.svc` has two.
+        options: vec!["ndots:5".to_owned()],
+    }
 }
 
 /// Reads a resolver's configuration; what it does not know it leaves out.
@@ -137,8 +171,15 @@ pub fn plan_hosts(spec: &PodSpec, names: &PodHostname, addresses: &[IpAddr]) -> 
 #[cfg(test)]
 mod tests {
     use super::{plan_dns, plan_hostname, plan_hosts, read_resolv_conf};
+    use crate::pod::settings::{ClusterDns, WorkerConfig};
     use k8s_openapi::api::core::v1::{Pod, PodSpec};
     use serde_json::{Value, json};
+
+    fn config() -> WorkerConfig {
+        let mut config = WorkerConfig::new("/nowhere".into(), "/nowhere".into());
+        config.node.name = "node".to_owned();
+        config
+    }
 
     fn pod(spec: Value) -> (Pod, PodSpec) {
         let pod: Pod = serde_json::from_value(
@@ -178,7 +219,7 @@ mod tests {
         ];
         for (fields, hostname, full) in table {
             let (pod, spec) = pod(fields);
-            let names = plan_hostname(&pod, &spec, "node");
+            let names = plan_hostname(&pod, &spec, &config());
             assert_eq!(
                 (names.hostname.as_str(), names.full.as_deref()),
                 (hostname, full)
@@ -193,24 +234,64 @@ mod tests {
         );
         let own = json!({"nameservers": ["10.0.0.1", "10.0.0.2"], "searches": ["c"],
             "options": [{"name": "ndots", "value": "5"}, {"name": "rotate"}]});
-        let (_, spec) =
+        let none = ClusterDns::default();
+        let (given, spec) =
             pod(json!({"containers": [], "dnsPolicy": "ClusterFirst", "dnsConfig": own}));
-        let dns = plan_dns(&spec, &host);
+        let dns = plan_dns(&given, &spec, &host, &none);
         assert_eq!(dns.servers, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(dns.searches, ["a", "b", "c"]);
         assert_eq!(dns.options, ["edns0", "ndots:5", "rotate"]);
-        let (_, spec) = pod(
+        let (given, spec) = pod(
             json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"]}}),
         );
-        let dns = plan_dns(&spec, &host);
+        let dns = plan_dns(&given, &spec, &host, &none);
         assert_eq!((dns.servers.len(), dns.searches.len()), (1, 0));
+    }
+
+    #[test]
+    fn the_clusters_resolver_comes_first_where_there_is_one() {
+        let host = read_resolv_conf("nameserver 10.0.0.1\nsearch lan\noptions ndots:1\n");
+        let cluster = ClusterDns {
+            servers: vec!["10.211.0.10".parse().unwrap()],
+            ..ClusterDns::default()
+        };
+        let servers = |fields: Value| {
+            let (given, spec) = pod(fields);
+            plan_dns(&given, &spec, &host, &cluster).servers.join(",")
+        };
+        let table = [
+            (json!({"containers": []}), "10.211.0.10"),
+            (json!({"containers": [], "hostNetwork": true}), "10.0.0.1"),
+            (
+                json!({"containers": [], "hostNetwork": true,
+                    "dnsPolicy": "ClusterFirstWithHostNet"}),
+                "10.211.0.10",
+            ),
+            (
+                json!({"containers": [], "dnsPolicy": "Default"}),
+                "10.0.0.1",
+            ),
+        ];
+        for (fields, expected) in table {
+            assert_eq!(servers(fields.clone()), expected, "{fields}");
+        }
+        let (given, spec) = pod(json!({"containers": []}));
+        let dns = plan_dns(&given, &spec, &host, &cluster);
+        let searches = [
+            "shop.svc.cluster.local",
+            "svc.cluster.local",
+            "cluster.local",
+            "lan",
+        ];
+        assert_eq!(dns.searches, searches);
+        assert_eq!(dns.options, ["ndots:5"]);
     }
 
     #[test]
     fn the_hosts_file_names_the_pod_and_its_aliases() {
         let (pod, spec) = pod(json!({"containers": [], "subdomain": "s",
             "hostAliases": [{"ip": "10.1.1.1", "hostnames": ["db", "cache"]}]}));
-        let names = plan_hostname(&pod, &spec, "node");
+        let names = plan_hostname(&pod, &spec, &config());
         let hosts = plan_hosts(&spec, &names, &["10.88.0.2".parse().unwrap()]);
         assert!(hosts.contains("10.88.0.2\tweb.s.shop.svc.cluster.local\tweb\n"));
         assert!(hosts.contains("10.1.1.1\tdb\tcache\n"));

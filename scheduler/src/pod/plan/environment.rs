@@ -95,6 +95,16 @@ pub fn plan_environment(
     container: &Container,
 ) -> Result<Environment, ConfigError> {
     let mut environment = Environment::default();
+    let links = facts
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.enable_service_links);
+    if links != Some(false) {
+        for (name, value) in facts.objects.service_variables() {
+            environment.set(name, value.clone().into_bytes());
+        }
+    }
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         for (key, value) in read_all(facts, source)? {

@@ -28,16 +28,16 @@ pub fn plan_sandbox(
             namespace: namespace.clone(),
             attempt: 0,
         }),
-        hostname: dns::plan_hostname(pod, spec, &config.node.name).hostname,
+        hostname: dns::plan_hostname(pod, spec, config).hostname,
         log_directory: config
             .logs_dir
             .join(format!("{namespace}_{name}_{uid}"))
             .to_string_lossy()
             .into_owned(),
-        dns_config: Some(dns::plan_dns(spec, host_dns)),
+        dns_config: Some(dns::plan_dns(pod, spec, host_dns, &config.dns)),
         port_mappings: plan_ports(spec),
         labels: plan_labels(pod, identity),
-        annotations: plan_annotations(pod),
+        annotations: plan_annotations(pod, config.source),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: match config.cgroup_parent.as_str() {
                 "" => String::new(),
@@ -67,10 +67,10 @@ fn plan_labels(pod: &Pod, identity: &PodIdentity) -> HashMap<String, String> {
     own.into_iter().chain(identity_labels(identity)).collect()
 }
 
-fn plan_annotations(pod: &Pod) -> HashMap<String, String> {
+fn plan_annotations(pod: &Pod, source: &str) -> HashMap<String, String> {
     let own = pod.metadata.annotations.clone().unwrap_or_default();
     own.into_iter()
-        .chain([(names::CONFIG_SOURCE.to_owned(), "file".to_owned())])
+        .chain([(names::CONFIG_SOURCE.to_owned(), source.to_owned())])
         .collect()
 }
 

@@ -91,6 +91,16 @@ impl ProbeMachine {
         }
     }
 
+    /// Goes on with what was found before; nothing is asked twice for it.
+    pub fn resume(&mut self, started: bool, ready: bool, now: Duration) {
+        if started && !self.started {
+            self.come_up(now);
+        }
+        if started && ready {
+            self.ready = true;
+        }
+    }
+
     /// Whether the container has come up.
     pub fn is_started(&self) -> bool {
         self.started
@@ -251,6 +261,18 @@ mod tests {
 
     fn kinds(machine: &ProbeMachine, now: Duration) -> Vec<ProbeKind> {
         machine.due(now).into_iter().map(|(kind, _)| kind).collect()
+    }
+
+    #[test]
+    fn what_was_found_before_holds_until_a_probe_says_otherwise() {
+        let mut machine = machine(json!({"name": "a",
+            "startupProbe": {"periodSeconds": 1},
+            "readinessProbe": {"periodSeconds": 1, "failureThreshold": 1}}));
+        machine.resume(true, true, at(100));
+        assert!(machine.is_started() && machine.is_ready());
+        assert_eq!(kinds(&machine, at(100)), [ProbeKind::Readiness]);
+        let effects = machine.record(ProbeKind::Readiness, &bad(), at(101));
+        assert_eq!(effects, [Effect::Unready]);
     }
 
     #[test]

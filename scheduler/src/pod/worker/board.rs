@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::status::{self, Known, KnownContainer};
+use super::status::{self, End, Known, KnownContainer};
 use crate::pod::events::{EventKind, PodEvent, PodIdentity, PodObserver};
 
 /// What is known of a pod, shared by the tasks that keep its containers.
@@ -22,8 +22,15 @@ struct Written {
 
 impl Board {
     /// A board that shows the first status at once.
-    pub fn new(identity: PodIdentity, observer: Arc<dyn PodObserver>, known: Known) -> Board {
-        let status = status::compose(&known, &PodStatus::default(), Timestamp::now());
+    ///
+    /// Times of conditions that hold as they did are those of `before`.
+    pub fn new(
+        identity: PodIdentity,
+        observer: Arc<dyn PodObserver>,
+        known: Known,
+        before: &PodStatus,
+    ) -> Board {
+        let status = status::compose(&known, before, Timestamp::now());
         observer.status(&identity, &status);
         Board {
             identity,
@@ -51,6 +58,16 @@ impl Board {
                 change(container);
             }
         });
+    }
+
+    /// Tells that the pod is over, before its sandbox is stopped.
+    pub fn settle(&self, end: &End) {
+        let written = self.lock();
+        let mut known = written.known.clone();
+        known.sandbox_ready = false;
+        known.end = Some(end.clone());
+        let status = status::compose(&known, &written.status, Timestamp::now());
+        self.observer.settled(&self.identity, &status);
     }
 
     /// Reads what is known.

@@ -87,11 +87,11 @@ impl Exit {
     }
 
     /// The end as the API shows it.
-    pub fn state(&self, last_words: Option<String>) -> ContainerState {
+    pub fn state(&self, runtime: &str, last_words: Option<String>) -> ContainerState {
         let own = (!self.message.is_empty()).then(|| self.message.clone());
         ContainerState {
             terminated: Some(ContainerStateTerminated {
-                container_id: Some(format!("berth://{}", self.id)),
+                container_id: Some(format!("{runtime}://{}", self.id)),
                 exit_code: self.code,
                 reason: Some(self.reason.clone()),
                 message: last_words.or(own),

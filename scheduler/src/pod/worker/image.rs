@@ -91,7 +91,7 @@ enum Acquired {
 
 async fn acquire(life: &Life, container: &ContainerPlan) -> Result<Acquired, NoImage> {
     let image = &container.image;
-    let gate = life.pulls.of(image);
+    let gate = life.config.pulls.of(image);
     let _alone = gate.lock().await;
     if container.pull_policy != PullPolicy::Always
         && let Some(found) = find(life, image).await.map_err(inspect_failed)?
@@ -202,11 +202,12 @@ fn inspect_failed(status: Status) -> NoImage {
 /// Credentials of the pod's `imagePullSecrets` for the image's registry.
 fn find_credentials(life: &Life, image: &str) -> Vec<v1::AuthConfig> {
     let registry = registry_of(image);
+    let objects = life.objects();
     let secrets = life.plan.spec.image_pull_secrets.iter().flatten();
     secrets
         .filter_map(|reference| {
             let namespace = &life.plan.identity.namespace;
-            life.objects.find_secret(namespace, &reference.name)
+            objects.find_secret(namespace, &reference.name)
         })
         .filter_map(|secret| secret.data.as_ref())
         .filter_map(|data| data.get(".dockerconfigjson"))

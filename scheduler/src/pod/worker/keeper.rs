@@ -294,7 +294,7 @@ impl Keeper {
                 };
             }
         }
-        let questions = self.question(respondent, running.since);
+        let questions = self.question(respondent, running);
         tokio::select! {
             exit = &mut exited => Attention::Exited(exit),
             order = order::ended(&mut orders) => Attention::Ordered(order),
@@ -308,8 +308,21 @@ impl Keeper {
 
     /// Asks the container's probes for as long as it lives; returns its grace
     /// when one finds it beyond help.
-    async fn question(&mut self, respondent: Respondent, since: Instant) -> Duration {
+    async fn question(&mut self, respondent: Respondent, running: &Running) -> Duration {
+        let since = running.since;
         let mut machine = ProbeMachine::new(&self.plan.spec);
+        if !running.fresh {
+            // An earlier worker's findings hold until a probe says otherwise: who only
+            // changes workers must not be taken out of service.
+            let (started, ready) = self.life.board.read(|known| {
+                let mut containers = known.containers.iter();
+                let own = containers.find(|one| one.status.name == self.plan.name());
+                own.map_or((false, false), |own| {
+                    (own.status.started == Some(true), own.status.ready)
+                })
+            });
+            machine.resume(started, ready, since.elapsed());
+        }
         self.show_health(&machine);
         let mut asked: Vec<ProbeKind> = Vec::new();
         let mut answers = tokio::task::JoinSet::new();
@@ -484,7 +497,7 @@ impl Keeper {
 
     fn show_running(&self, id: &str, started: jiff::Timestamp, image: &str) {
         let restarts = i32::try_from(self.attempt).unwrap_or(i32::MAX);
-        let id = format!("berth://{id}");
+        let id = format!("{}://{id}", self.life.config.runtime_name);
         self.life.board.update_container(self.plan.name(), |known| {
             let state = known.status.state.take();
             if let Some(state) = state.filter(|state| state.terminated.is_some()) {
@@ -492,7 +505,10 @@ impl Keeper {
             }
             known.status.state = Some(exit::running(started));
             known.status.restart_count = restarts;
-            known.status.image_id = image.to_owned();
+            // Taken over, it has the image's full name already.
+            if known.status.container_id.as_ref() != Some(&id) || known.status.image_id.is_empty() {
+                known.status.image_id = image.to_owned();
+            }
             known.status.container_id = Some(id);
         });
     }
@@ -504,8 +520,9 @@ impl Keeper {
             .as_ref()
             .and_then(|_| exit.last_words(&self.life, &self.plan, attempt));
         let role = self.plan.role;
+        let runtime = &self.life.config.runtime_name;
         self.life.board.update_container(self.plan.name(), |known| {
-            known.status.state = Some(exit.state(message));
+            known.status.state = Some(exit.state(runtime, message));
             // An init container that ended well is ready for good.
             known.status.ready = role == Role::Init && exit.code == 0;
             known.status.started = Some(false);

@@ -10,7 +10,13 @@
 //! A sandbox that dies takes its containers along; the pod is then begun again
 //! in another one, init containers too, because what they set up was in there.
 
-use std::{collections::HashMap, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use berth_cri::{service::CriService, v1};
 use berth_runtime::causes::chain;
@@ -25,7 +31,7 @@ use super::{
     WorkerError,
     adopt::{self, Found},
     board::Board,
-    image::{self, FoundImage, NoImage, Pulls},
+    image::{self, FoundImage, NoImage},
     keeper::{Ending, Keeper},
     order::{self, Order},
     pulse::Pulse,
@@ -39,7 +45,7 @@ use crate::pod::{
         facts::PodFacts,
         restart::{AfterExit, Role},
     },
-    settings::WorkerConfig,
+    settings::{Patience, WorkerConfig},
     volumes::{self, VolumesPlan, mounts},
 };
 
@@ -49,16 +55,16 @@ pub struct Life {
     pub service: Arc<dyn CriService>,
     /// The worker's settings.
     pub config: WorkerConfig,
-    /// ConfigMaps and Secrets.
-    pub objects: Arc<PodObjects>,
+    /// ConfigMaps and Secrets, as they change.
+    pub objects: watch::Receiver<Arc<PodObjects>>,
     /// The pod.
     pub plan: PodPlan,
     /// Its volumes.
     pub volumes: VolumesPlan,
     /// What is known of it.
     pub board: Board,
-    /// Pulls that are under way.
-    pub pulls: Pulls,
+    /// Held while volumes are written; whether they are still wanted.
+    pub volumes_wanted: Arc<Mutex<bool>>,
 }
 
 /// A sandbox that runs.
@@ -114,12 +120,27 @@ struct Sidecar {
 
 impl Life {
     /// What values of the pod may be taken from.
-    pub fn facts<'a>(&'a self, addresses: &'a [IpAddr]) -> PodFacts<'a> {
+    pub fn facts<'a>(&'a self, objects: &'a PodObjects, addresses: &'a [IpAddr]) -> PodFacts<'a> {
         PodFacts {
             pod: &self.plan.pod,
-            objects: &self.objects,
+            objects,
             node: &self.config.node,
             addresses,
+        }
+    }
+
+    /// What the pod refers to, as it is now.
+    pub fn objects(&self) -> Arc<PodObjects> {
+        Arc::clone(&self.objects.borrow())
+    }
+
+    /// Waits until that is other than it was.
+    pub async fn objects_changed(&self) {
+        let mut objects = self.objects.clone();
+        objects.mark_unchanged();
+        if objects.changed().await.is_err() {
+            // They never change again.
+            std::future::pending().await
         }
     }
 
@@ -147,7 +168,7 @@ impl Life {
             };
             let sandbox = async {
                 match adopted {
-                    Some((id, config)) => self.describe(id, config).await.map(Some),
+                    Some((id, config)) => self.describe_patiently(id, config).await.map(Some),
                     None => self.begin_sandbox(found.next_attempt, &mut orders).await,
                 }
             };
@@ -195,18 +216,75 @@ impl Life {
     async fn prepare_volumes(self: &Arc<Self>) {
         let mut failures = 0;
         loop {
-            let life = Arc::clone(self);
-            let made = tokio::task::spawn_blocking(move || {
-                volumes::ensure_volumes(&life.volumes).map_err(|error| chain(&error))?;
-                life.make_log_directories()
-            });
-            match made.await {
-                Ok(Ok(())) => return,
-                Ok(Err(reason)) => self.board.warning(None, "FailedMount", reason),
-                Err(panic) => self.board.warning(None, "FailedMount", panic.to_string()),
+            match self.try_prepare_volumes().await {
+                Ok(()) => return,
+                Err(reason) => self.board.warning(None, "FailedMount", reason),
             }
             failures += 1;
-            tokio::time::sleep(self.config.restart_backoff.wait(failures)).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.config.restart_backoff.wait(failures)) => {}
+                () = self.objects_changed() => {}
+            }
+        }
+    }
+
+    async fn try_prepare_volumes(self: &Arc<Self>) -> Result<(), String> {
+        let plan = self.plan_volumes_now()?;
+        let life = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || {
+            life.write_volumes(&plan)?;
+            life.make_log_directories()
+        });
+        made.await.map_err(|panic| panic.to_string())?
+    }
+
+    /// The volumes with the objects as they are now.
+    fn plan_volumes_now(&self) -> Result<VolumesPlan, String> {
+        let objects = self.objects();
+        let facts = self.facts(&objects, &[]);
+        volumes::plan_volumes(&facts, self.volumes.directory.clone())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Writes volumes, unless they were torn down.
+    fn write_volumes(&self, plan: &VolumesPlan) -> Result<(), String> {
+        // Held all the while: what is torn down meanwhile must not come back.
+        let wanted = self
+            .volumes_wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match *wanted {
+            true => volumes::ensure_volumes(plan).map_err(|error| chain(&error)),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes files anew when the objects that they came from changed; never returns.
+    pub async fn refresh_volumes(self: &Arc<Self>) {
+        /// Until a pod's volumes are made, this long between two looks.
+        const SOON: Duration = Duration::from_millis(200);
+        let mut objects = self.objects.clone();
+        loop {
+            if objects.changed().await.is_err() {
+                // They never change again.
+                return std::future::pending().await;
+            }
+            while !self.board.read(|known| known.sandbox_ready) {
+                tokio::time::sleep(SOON).await;
+            }
+            let written = match self.plan_volumes_now() {
+                Ok(plan) => {
+                    let life = Arc::clone(self);
+                    let plan = plan.files();
+                    let write = tokio::task::spawn_blocking(move || life.write_volumes(&plan));
+                    write.await.unwrap_or_else(|panic| Err(panic.to_string()))
+                }
+                // The old files stay.
+                Err(error) => Err(error),
+            };
+            if let Err(reason) = written {
+                self.board.warning(None, "FailedMount", reason);
+            }
         }
     }
 
@@ -239,10 +317,20 @@ impl Life {
                 config: Some(config.clone()),
                 runtime_handler: self.plan.runtime_handler.clone(),
             };
+            // Many pods that begin at once would all begin slowly.
+            let permit = match &self.config.starts {
+                Some(starts) => starts.acquire().await.ok(),
+                None => None,
+            };
             // Not given up half way when an order comes: it would leave half a
             // sandbox for somebody else to find.
-            let status = match self.service.run_pod_sandbox(request).await {
-                Ok(reply) => return self.describe(reply.pod_sandbox_id, config).await.map(Some),
+            let made = self.service.run_pod_sandbox(request).await;
+            drop(permit);
+            let status = match made {
+                Ok(reply) => {
+                    let id = reply.pod_sandbox_id;
+                    return self.describe_patiently(id, config).await.map(Some);
+                }
                 Err(status) => status,
             };
             self.board.warning(
@@ -250,7 +338,7 @@ impl Life {
                 "FailedCreatePodSandBox",
                 format!("Failed to create pod sandbox: {}", status.message()),
             );
-            if is_final(&status) {
+            if is_final(&status) && self.config.patience == Patience::Finite {
                 return Err(node_error("make the pod's sandbox", status));
             }
             failures += 1;
@@ -258,6 +346,29 @@ impl Life {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = order::ended(orders) => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`Life::describe`]; a node that does not answer is asked again, if the pod is
+    /// one that waits.
+    async fn describe_patiently(
+        &self,
+        id: String,
+        config: v1::PodSandboxConfig,
+    ) -> Result<Sandbox, WorkerError> {
+        let mut failures = 0;
+        loop {
+            match self.describe(id.clone(), config.clone()).await {
+                Err(WorkerError::Node { status, .. })
+                    if self.config.patience == Patience::Endless
+                        && status.code() != Code::NotFound =>
+                {
+                    failures += 1;
+                    self.board.warning(None, "FailedSync", status.message());
+                    tokio::time::sleep(self.config.restart_backoff.wait(failures)).await;
+                }
+                described => return described,
             }
         }
     }
@@ -303,7 +414,7 @@ impl Life {
 
     /// Writes the pod's hosts file, which needs its addresses.
     async fn write_hosts(&self, sandbox: &Sandbox) -> Result<(), WorkerError> {
-        let names = dns::plan_hostname(&self.plan.pod, &self.plan.spec, &self.config.node.name);
+        let names = dns::plan_hostname(&self.plan.pod, &self.plan.spec, &self.config);
         let text = dns::plan_hosts(&self.plan.spec, &names, &sandbox.addresses);
         let path = mounts::hosts_file(&self.volumes);
         tokio::fs::write(&path, text)
@@ -464,7 +575,7 @@ impl Life {
     async fn sandbox_lost(&self, id: &str) {
         /// A sandbox dies so rarely that most beats need not look at it.
         const LOOKS: u32 = 5;
-        let mut pulse = Pulse::new(self.config.poll * LOOKS, None);
+        let mut pulse = Pulse::new(self.config.poll * LOOKS, self.config.changes.clone());
         loop {
             pulse.beat().await;
             if self.sandbox_is_gone(id).await {
@@ -493,7 +604,17 @@ impl Life {
             known.sandbox_ready = false;
             known.addresses.clear();
         });
-        adopt::remove(&self.service, &sandbox.id).await
+        let mut failures = 0;
+        loop {
+            match adopt::remove(&self.service, &sandbox.id).await {
+                Err(error) if self.config.patience == Patience::Endless => {
+                    failures += 1;
+                    self.board.warning(None, "FailedKillPod", chain(&error));
+                    tokio::time::sleep(self.config.restart_backoff.wait(failures)).await;
+                }
+                removed => return removed,
+            }
+        }
     }
 }
 

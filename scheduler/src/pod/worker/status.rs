@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use berth_cri::v1;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
@@ -19,6 +20,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+use super::adopt::Found;
 use crate::pod::plan::{
     PodPlan,
     container::ContainerPlan,
@@ -82,6 +84,25 @@ impl Known {
         }
     }
 
+    /// Goes on with what an earlier worker told of what was found on the node, so that
+    /// a change of workers does not look like a pod that begins anew.
+    pub fn resume(&mut self, earlier: &PodStatus, found: &Found) {
+        if found.sandbox.is_some() {
+            self.sandbox_ready = true;
+            let addresses = earlier.pod_ips.iter().flatten();
+            self.addresses = addresses.filter_map(|one| one.ip.parse().ok()).collect();
+        }
+        let mains_began = found.mains_began;
+        for known in &mut self.containers {
+            let told = earlier.container_statuses.iter().flatten();
+            let mut told = told.chain(earlier.init_container_statuses.iter().flatten());
+            let Some(told) = told.find(|told| told.name == known.status.name) else {
+                continue;
+            };
+            known.resume(told, found.containers.get(&told.name), mains_began);
+        }
+    }
+
     /// The container of this name.
     pub fn container(&mut self, name: &str) -> Option<&mut KnownContainer> {
         let mut containers = self.containers.iter_mut();
@@ -106,6 +127,26 @@ impl KnownContainer {
                 ..Default::default()
             },
         }
+    }
+
+    fn resume(&mut self, told: &ContainerStatus, found: Option<&v1::ContainerStatus>, began: bool) {
+        let terminated = |state: &Option<ContainerState>| {
+            state.clone().filter(|state| state.terminated.is_some())
+        };
+        let id = told.container_id.as_deref().unwrap_or_default();
+        let same = found.is_some_and(|found| !id.is_empty() && id.ends_with(&found.id));
+        if same || (began && self.role == Role::Init) {
+            self.status = ContainerStatus {
+                image: self.status.image.clone(),
+                ..told.clone()
+            };
+            if began && self.role == Role::Init {
+                self.outcome = Some(AfterExit::Succeeded);
+            }
+            return;
+        }
+        self.status.restart_count = told.restart_count;
+        self.status.last_state = terminated(&told.state).or(terminated(&told.last_state));
     }
 
     /// The number of its next start.

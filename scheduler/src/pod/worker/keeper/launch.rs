@@ -62,7 +62,7 @@ impl Keeper {
     async fn wait_after(&mut self, refusal: Refusal, failures: u32) -> Result<(), Ending> {
         let name = self.plan.name().to_owned();
         self.show_waiting(refusal.reason, Some(refusal.message));
-        let config = &self.life.config;
+        let config = self.life.config.clone();
         let pause = match refusal.of {
             Culprit::Container => config.restart_backoff.wait(failures),
             Culprit::Image => {
@@ -76,7 +76,12 @@ impl Keeper {
                 pause
             }
         };
-        self.pause(pause).await
+        let life = self.life.clone();
+        tokio::select! {
+            paused = self.pause(pause) => paused,
+            // What it lacked may have come.
+            () = life.objects_changed() => Ok(()),
+        }
     }
 
     /// Makes the container; nothing when an order came first.
@@ -84,7 +89,8 @@ impl Keeper {
         let image = self.image().await?;
         let life = &self.life;
         let attempt = self.attempt;
-        let facts = life.facts(&self.sandbox.addresses);
+        let objects = life.objects();
+        let facts = life.facts(&objects, &self.sandbox.addresses);
         let environment = environment::plan_environment(&facts, &self.plan.spec)
             .map_err(|error| self.misconfigured(&error))?;
         let mounts = mounts::plan_mounts(&life.volumes, &self.plan.spec, attempt, &environment)

@@ -3,7 +3,7 @@
 //! A log may be gigabytes long, so it is read backwards, a block at a time.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 const BLOCK_BYTES: u64 = 64 * 1024;
@@ -49,6 +49,21 @@ pub fn find_tail(file: &File, lines: usize) -> io::Result<u64> {
     // The first entry of the file has no newline before it.
     let enough = whole == lines && ends_a_line(&head);
     Ok(if enough { head.len() as u64 + 1 } else { 0 })
+}
+
+/// The lines of a log, parts of long ones counted once.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn count_lines(mut file: &File) -> io::Result<usize> {
+    file.seek(SeekFrom::Start(0))?;
+    let entries = BufReader::new(file).split(b'\n');
+    let mut lines = 0;
+    for entry in entries {
+        lines += usize::from(ends_a_line(&entry?));
+    }
+    Ok(lines)
 }
 
 fn ends_a_line(entry: &[u8]) -> bool {

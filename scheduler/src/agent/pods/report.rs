@@ -1,0 +1,210 @@
+//! What a pod's worker tells, passed on: to the server, to the checkpoint, to collectors of logs.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::Shared;
+use crate::{
+    agent::checkpoint::{Checkpoint, SavedObjects},
+    pod::{
+        events::{EventKind, PodEvent, PodIdentity, PodObserver},
+        objects::PodObjects,
+    },
+};
+
+/// Passes on what one pod's worker tells.
+pub struct Reporter {
+    shared: Arc<Shared>,
+    identity: PodIdentity,
+    record: Mutex<Checkpoint>,
+    status: watch::Sender<PodStatus>,
+    /// Whether the record is other than the file.
+    dirty: watch::Sender<bool>,
+}
+
+impl Reporter {
+    /// Begins with what is known.
+    pub fn new(shared: &Arc<Shared>, identity: PodIdentity, record: Checkpoint) -> Reporter {
+        Reporter {
+            shared: Arc::clone(shared),
+            identity,
+            status: watch::channel(record.status.clone()).0,
+            record: Mutex::new(record),
+            dirty: watch::channel(false).0,
+        }
+    }
+
+    /// The pod's last status here.
+    pub fn status(&self) -> PodStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Hears of each status.
+    pub fn statuses(&self) -> watch::Receiver<PodStatus> {
+        self.status.subscribe()
+    }
+
+    /// Whether the pod is over.
+    pub fn is_settled(&self) -> bool {
+        self.lock().settled
+    }
+
+    /// Variables of services as they were known last.
+    pub fn service_variables(&self) -> Vec<(String, String)> {
+        self.lock().objects.service_variables.clone()
+    }
+
+    /// The pod is to be saved as this.
+    pub fn note_pod(&self, pod: &Pod) {
+        let mut pod = pod.clone();
+        pod.metadata.managed_fields = None;
+        pod.status = None;
+        self.lock().pod = pod;
+        self.dirty.send_replace(true);
+    }
+
+    /// What it refers to is to be saved as this.
+    pub fn note_objects(&self, objects: &PodObjects) {
+        self.lock().objects = SavedObjects::of(objects);
+        self.dirty.send_replace(true);
+    }
+
+    /// Waits until there is something to save, and a while longer.
+    pub async fn changed_for(&self, while_longer: Duration) {
+        let mut dirty = self.dirty.subscribe();
+        // The sender is this reporter's own.
+        let _ = dirty.wait_for(|dirty| *dirty).await;
+        tokio::time::sleep(while_longer).await;
+    }
+
+    /// Writes the checkpoint; what cannot be written is tried again later.
+    pub async fn save(&self) {
+        self.dirty.send_replace(false);
+        let record = self.lock().clone();
+        let checkpoints = self.shared.checkpoints.clone();
+        let written = tokio::task::spawn_blocking(move || checkpoints.write(&record)).await;
+        if let Ok(Err(error)) = written {
+            warn!(pod = self.identity.name, %error, "what is known of the pod was not saved");
+            self.dirty.send_replace(true);
+        }
+    }
+
+    /// Tells of something that is no container's.
+    pub fn tell(&self, kind: EventKind, reason: &str, message: String) {
+        self.event(&PodEvent {
+            at: Timestamp::now(),
+            pod: self.identity.clone(),
+            container: None,
+            kind,
+            reason: reason.to_owned(),
+            message,
+        });
+    }
+
+    /// Whether a container of this name is an init container.
+    fn is_init(&self, container: Option<&str>) -> bool {
+        let record = self.lock();
+        let spec = record.pod.spec.as_ref();
+        let mut inits = spec
+            .into_iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten());
+        container.is_some_and(|name| inits.any(|init| init.name == name))
+    }
+
+    /// Where collectors of logs look: `POD_NAMESPACE_CONTAINER-ID.log`.
+    fn link(&self, container: &ContainerStatus) -> Option<(PathBuf, PathBuf)> {
+        let directory = self.shared.config.log_links_dir.as_ref()?;
+        let (_, id) = container.container_id.as_ref()?.split_once("://")?;
+        let PodIdentity {
+            namespace,
+            name,
+            uid,
+        } = &self.identity;
+        let link = directory.join(format!("{name}_{namespace}_{}-{id}.log", container.name));
+        let log = self
+            .shared
+            .config
+            .logs_dir
+            .join(format!("{namespace}_{name}_{uid}"))
+            .join(&container.name)
+            .join(format!("{}.log", container.restart_count));
+        Some((link, log))
+    }
+
+    fn link_logs(&self, before: &PodStatus, status: &PodStatus) {
+        let known: Vec<_> = containers(before).map(|one| &one.container_id).collect();
+        for container in containers(status).filter(|one| !known.contains(&&one.container_id)) {
+            if let Some((link, log)) = self.link(container) {
+                // A collector that finds no link finds the log itself.
+                let _ = std::os::unix::fs::symlink(log, link);
+            }
+        }
+    }
+
+    /// Removes the links of the pod's containers.
+    pub fn unlink_logs(&self) {
+        let Some(directory) = &self.shared.config.log_links_dir else {
+            return;
+        };
+        let prefix = format!("{}_{}_", self.identity.name, self.identity.namespace);
+        let logs = self.shared.config.logs_dir.join(format!(
+            "{}_{}_{}",
+            self.identity.namespace, self.identity.name, self.identity.uid
+        ));
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let own = entry.file_name().to_string_lossy().starts_with(&prefix)
+                && std::fs::read_link(entry.path()).is_ok_and(|log| log.starts_with(&logs));
+            if own {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Each change under the lock is whole, so a panic elsewhere harms nothing.
+    fn lock(&self) -> MutexGuard<'_, Checkpoint> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let inits = status.init_container_statuses.iter().flatten();
+    inits.chain(status.container_statuses.iter().flatten())
+}
+
+impl PodObserver for Reporter {
+    fn event(&self, event: &PodEvent) {
+        let init = self.is_init(event.container.as_deref());
+        self.shared.events.push(event, init);
+    }
+
+    fn status(&self, pod: &PodIdentity, status: &PodStatus) {
+        self.shared.statuses.want(pod, status);
+        let before = self.status.send_replace(status.clone());
+        self.link_logs(&before, status);
+        self.lock().status = status.clone();
+        self.dirty.send_replace(true);
+    }
+
+    /// On disk before the sandbox goes: a pod that is over must not begin anew, whenever
+    /// this process dies.
+    fn settled(&self, _pod: &PodIdentity, status: &PodStatus) {
+        let record = {
+            let mut record = self.lock();
+            record.status = status.clone();
+            record.settled = true;
+            record.clone()
+        };
+        if let Err(error) = self.shared.checkpoints.write(&record) {
+            warn!(pod = self.identity.name, %error, "the pod's end was not saved");
+            self.dirty.send_replace(true);
+        }
+    }
+}
