@@ -38,6 +38,9 @@ pub mod explain;
 pub mod facts;
 /// What a node must satisfy.
 pub mod filter;
+/// Nodes and pods for tests.
+#[cfg(test)]
+mod fixture;
 /// The message of a pod that no node fits.
 pub mod message;
 /// What the loop hears.

@@ -275,3 +275,6 @@ fn best<R: Rng>(fits: &[Slot], totals: &[i64], lot: &mut R) -> Option<Slot> {
         .collect();
     Some(equal[lot.random_range(0..equal.len())])
 }
+
+#[cfg(test)]
+mod tests;

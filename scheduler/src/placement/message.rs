@@ -16,7 +16,6 @@ use crate::placement::{
     queue::FilterSet,
     reason::{Reason, Resource},
     snapshot::Snapshot,
-    symbol::Symbol,
 };
 
 /// The message of a pod's condition.
@@ -115,14 +114,12 @@ impl Refusals {
 enum Kind {
     Plain(Discriminant<Reason>),
     Short(Resource),
-    Tainted(Symbol, Symbol),
 }
 
 impl Kind {
     fn of(reason: &Reason) -> Kind {
         match reason {
             Reason::Insufficient { resource, .. } => Kind::Short(*resource),
-            Reason::Tainted(taint) => Kind::Tainted(taint.key, taint.value),
             _ => Kind::Plain(mem::discriminant(reason)),
         }
     }

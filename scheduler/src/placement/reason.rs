@@ -94,12 +94,7 @@ impl Reason {
         match self {
             Reason::Cordoned => "node(s) were unschedulable".to_owned(),
             Reason::OtherName => "node(s) didn't match the requested node name".to_owned(),
-            Reason::Tainted(taint) => {
-                format!(
-                    "node(s) had untolerated taint(s) {}",
-                    braced(taint, symbols)
-                )
-            }
+            Reason::Tainted(_) => "node(s) had untolerated taint(s)".to_owned(),
             Reason::NotSelected => "node(s) didn't match Pod's node affinity/selector".to_owned(),
             Reason::PortTaken { .. } => {
                 "node(s) didn't have free ports for the requested pod ports".to_owned()
@@ -233,12 +228,6 @@ impl Resource {
             Resource::Pods | Resource::Other(_) => number.to_string(),
         }
     }
-}
-
-fn braced(taint: &Taint, symbols: &Symbols) -> String {
-    let key = symbols.text(taint.key);
-    // kube-scheduler prints the pair so, with nothing after the colon too.
-    format!("{{{key}: {}}}", symbols.text(taint.value))
 }
 
 /// Bytes with the largest binary suffix that leaves a whole number.

@@ -96,23 +96,18 @@ impl Toleration {
 
     /// Whether it bears a taint.
     pub fn bears(&self, taint: &Taint) -> bool {
-        self.known
-            && self.effect.is_none_or(|effect| effect == taint.effect)
-            && self.key.is_none_or(|key| key == taint.key)
-            && match self.value {
-                Wanted::Any => true,
-                Wanted::Equal(value) => value == taint.value,
-            }
+        self.bears_parts(Some(taint.key), Some(taint.value), taint.effect)
     }
 
-    /// Whether it bears every taint that keeps pods from being placed.
-    pub fn bears_all(&self) -> bool {
+    /// The same of a taint whose texts may have no number, because nothing holds them.
+    pub fn bears_parts(&self, key: Option<Symbol>, value: Option<Symbol>, effect: Effect) -> bool {
         self.known
-            && self.key.is_none()
-            && self.value == Wanted::Any
-            && self
-                .effect
-                .is_none_or(|effect| effect == Effect::NoSchedule)
+            && self.effect.is_none_or(|wanted| wanted == effect)
+            && self.key.is_none_or(|wanted| Some(wanted) == key)
+            && match self.value {
+                Wanted::Any => true,
+                Wanted::Equal(wanted) => Some(wanted) == value,
+            }
     }
 
     /// Whether it says something about taints that are only disliked.

@@ -8,7 +8,7 @@ use crate::placement::{
     filter::{self, Check, Filter, Occasion, Place, Prepared},
     reason::Reason,
     snapshot::Snapshot,
-    taint::{self, Effect, Taint},
+    taint::Effect,
 };
 
 /// The filter's row.
@@ -24,23 +24,11 @@ const TAINT: &str = "node.kubernetes.io/unschedulable";
 struct NotCordoned;
 
 fn prepare<'a>(snapshot: &'a Snapshot, pod: &'a PodFacts) -> Prepared<'a> {
-    let borne = snapshot
-        .symbols
-        .find(TAINT)
-        .zip(snapshot.symbols.find(""))
-        .is_some_and(|(key, value)| {
-            let taint = Taint {
-                key,
-                value,
-                effect: Effect::NoSchedule,
-            };
-            taint::is_borne(&taint, &pod.wishes.tolerations)
-        })
-        || pod
-            .wishes
-            .tolerations
-            .iter()
-            .any(taint::Toleration::bears_all);
+    let (key, value) = (snapshot.symbols.find(TAINT), snapshot.symbols.find(""));
+    let tolerations = &pod.wishes.tolerations;
+    let borne = tolerations
+        .iter()
+        .any(|one| one.bears_parts(key, value, Effect::NoSchedule));
     (!borne).then(|| Box::new(NotCordoned) as Box<dyn Check>)
 }
 

@@ -1,7 +1,8 @@
 //! Score `NodeResourcesBalancedAllocation`: processor and memory are used up alike.
 //!
-//! A node whose memory is full has processors that nobody can use. The nearer
-//! the two shares would be to each other, the better.
+//! A node whose memory is full has processors that nobody can use. Rated is how
+//! much nearer to each other the two shares would come: about 75 if nothing
+//! changes, 100 if a lopsided node becomes level, 50 for the contrary.
 
 use crate::placement::{
     amounts::Amounts,
@@ -35,12 +36,23 @@ impl Weigh for Alike<'_> {
         if all.cpu_millis <= 0 || all.memory_bytes <= 0 {
             return BEST;
         }
-        let cpu = share(used.cpu_millis + self.0.cpu_millis, all.cpu_millis);
-        let memory = share(used.memory_bytes + self.0.memory_bytes, all.memory_bytes);
-        // The standard deviation of two numbers is half their distance.
-        let deviation = (cpu - memory).abs() / 2.0;
-        ((1.0 - deviation) * BEST as f64) as i64
+        let without = level(used.cpu_millis, used.memory_bytes, all);
+        let with = level(
+            used.cpu_millis + self.0.cpu_millis,
+            used.memory_bytes + self.0.memory_bytes,
+            all,
+        );
+        BEST / 2 + (BEST / 2 + with - without) / 2
     }
+}
+
+/// From 50, where one of the two is used up and the other not at all, to 100.
+fn level(cpu_millis: i64, memory_bytes: i64, all: &Amounts) -> i64 {
+    let cpu = share(cpu_millis, all.cpu_millis);
+    let memory = share(memory_bytes, all.memory_bytes);
+    // The standard deviation of two numbers is half their distance.
+    let deviation = (cpu - memory).abs() / 2.0;
+    ((1.0 - deviation) * BEST as f64) as i64
 }
 
 fn share(used: i64, all: i64) -> f64 {
