@@ -7,6 +7,8 @@ pub mod agent;
 pub mod api;
 /// The control loops: each makes one kind of object true.
 pub mod controllers;
+/// Nodes that only pretend, for tests and benchmarks.
+pub mod hollow;
 /// Reading manifests: every mistake in one go, each with its line.
 pub mod manifest;
 /// Which node a pod runs on, and why.

@@ -30,7 +30,10 @@ fn against(nodes: Value, running: &[Value], waiting: Value) -> Vec<String> {
         .collect()
 }
 
-fn check(rows: Vec<(&str, Value, Vec<Value>, Value, &[&str])>) {
+/// A name, the node, pods that run, the pod that waits, and what stands against the node.
+type Row<'a> = (&'a str, Value, Vec<Value>, Value, &'a [&'a str]);
+
+fn check(rows: Vec<Row<'_>>) {
     for (name, node, running, waiting, expected) in rows {
         assert_eq!(against(node, &running, waiting), expected, "{name}");
     }
