@@ -49,15 +49,14 @@ pub fn page(
 ) -> Option<Result<Response<Body>, ApiError>> {
     let path = path.trim_end_matches('/');
     let steps: Vec<&str> = path.split('/').skip(1).collect();
-    let is_page = match steps.as_slice() {
-        []
-        | ["api" | "apis" | "metrics"]
-        | ["api", _]
-        | ["apis", _]
-        | ["apis", _, _]
-        | ["openapi", ..] => true,
-        _ => false,
-    };
+    let is_page = matches!(
+        steps.as_slice(),
+        [] | ["api" | "apis" | "metrics"]
+            | ["api", _]
+            | ["apis", _]
+            | ["apis", _, _]
+            | ["openapi", ..]
+    );
     if !is_page {
         return None;
     }

@@ -489,10 +489,11 @@ fn reset_system_fields(kind: &Kind, value: &mut Value) {
         object::set_meta(value, "generation", 1);
     }
     // An agent makes its node together with what it observes of it; nobody else observes first.
-    if kind.has(Subresource::Status) && kind.kind != "Node" {
-        if let Some(object) = value.as_object_mut() {
-            object.remove("status");
-        }
+    if kind.has(Subresource::Status)
+        && kind.kind != "Node"
+        && let Some(object) = value.as_object_mut()
+    {
+        object.remove("status");
     }
     let start = match kind.kind {
         "Pod" => json!({ "phase": "Pending" }),
