@@ -184,7 +184,7 @@ mod tests {
         let one = checkpoint("u-1");
         checkpoints.write(&one).unwrap();
         checkpoints.write(&one).unwrap();
-        assert_eq!(checkpoints.read_all(), [one.clone()]);
+        assert_eq!(checkpoints.read_all(), std::slice::from_ref(&one));
         let file = directory.path().join("u-1.json");
         let mode = std::fs::metadata(file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -113,7 +113,7 @@ fn last_pods_due(mirrors: &Arc<Mirrors>, queue: &Queue) {
             }
             _ => None,
         };
-        let owner = gone.and_then(|pod| owner_set(&**pod));
+        let owner = gone.and_then(|pod| owner_set(pod));
         let (Some(set), Some(mirrors)) = (owner, sets.upgrade()) else {
             return;
         };
