@@ -56,6 +56,8 @@ pub mod services;
 pub mod settings;
 /// Pods' statuses, on their way to the server.
 pub mod status;
+/// Logs that grow, images that nobody uses.
+pub mod tidy;
 
 use backoff::Waits;
 use node::{
@@ -147,7 +149,8 @@ async fn work(
     ));
     tasks.spawn(Arc::clone(&shared.statuses).write_all());
     tasks.spawn(Arc::clone(&shared.events).tell_all());
-    tasks.spawn(Arc::clone(&shared.changes).listen(service, config.periods.clone()));
+    tasks.spawn(Arc::clone(&shared.changes).listen(Arc::clone(&service), config.periods.clone()));
+    tasks.spawn(tidy::keep(service, Arc::clone(&config)));
     tasks.spawn(Pods::new(Arc::clone(&shared), node.clone()).keep());
     if let Some(listener) = listener {
         tasks.spawn(port::serve(listener, shared));
@@ -250,3 +253,6 @@ pub(crate) fn is_not_found(error: &kube::Error) -> bool {
 pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
+
+#[cfg(test)]
+mod tests;

@@ -477,4 +477,4 @@ pub fn create_uid() -> String {
 }
 
 #[cfg(test)]
-pub(in crate::pod) mod tests;
+pub(crate) mod tests;

@@ -18,7 +18,7 @@ use crate::pod::{
 };
 use fake::{FakeNode, Program};
 
-pub(in crate::pod) mod fake;
+pub(crate) mod fake;
 
 /// Keeps everything it is told.
 #[derive(Default)]

@@ -159,6 +159,18 @@ impl FakeNode {
             .collect()
     }
 
+    /// As though a container's program had ended by itself.
+    pub fn end_container(&self, named: &str, code: i32) {
+        let mut state = self.lock();
+        for container in state.containers.values_mut() {
+            if name(&container.config) == named {
+                container.ended.get_or_insert((now(), code));
+            }
+        }
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     /// As though the sandbox and all in it had been killed.
     pub fn lose_sandbox(&self) {
         let mut state = self.lock();
