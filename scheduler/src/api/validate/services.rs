@@ -61,6 +61,10 @@ fn check_addresses(spec: &Value, kind: &str, headless: bool, checks: &mut Checks
             checks.address(&format!("spec.clusterIPs[{index}]"), address);
         }
     }
+    // One that is no address was not copied into the list.
+    if !headless && items(&spec["clusterIPs"]).next().is_none() && is_set(&spec["clusterIP"]) {
+        checks.address("spec.clusterIPs[0]", &spec["clusterIP"]);
+    }
     for (index, address) in items(&spec["externalIPs"]) {
         checks.address(&format!("spec.externalIPs[{index}]"), address);
     }
