@@ -6,8 +6,9 @@ use berth_cri::engine::Engine;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completion, cri, events, exec, images, info, inspect, kill, load, logs, ps, pull, rm,
-    rmi, run, stats, stop, top, version, wait, worker,
+    agent, apply, attach, cluster, completion, cordon, cri, delete, describe, events, exec,
+    explain, get, images, info, inspect, kill, load, logs, netd, node as node_process, ps, pull,
+    remote, rm, rmi, rollout, run, scale, server, stats, stop, top, version, wait, worker,
 };
 use crate::error::{Context, Result};
 use crate::node;
@@ -76,6 +77,36 @@ pub enum Command {
     Version,
     /// Serve a kubelet: the CRI, on a socket
     Cri(cri::CriArguments),
+    /// Several machines as one: begin, join, leave, look
+    Cluster(cluster::ClusterCommandArguments),
+    /// Bring objects of manifests into the cluster
+    Apply(apply::ApplyArguments),
+    /// Show objects of the cluster
+    Get(get::GetArguments),
+    /// Show an object of the cluster with what happened to it
+    Describe(describe::DescribeArguments),
+    /// End objects of the cluster
+    Delete(delete::DeleteArguments),
+    /// Choose how many replicas there are
+    Scale(scale::ScaleArguments),
+    /// Follow updates of the cluster, and take them back
+    Rollout(rollout::RolloutArguments),
+    /// Keep new pods away from nodes
+    Cordon(cordon::CordonArguments),
+    /// Let pods onto nodes again
+    Uncordon(cordon::CordonArguments),
+    /// Send the pods of nodes elsewhere
+    Drain(cordon::DrainArguments),
+    /// Say for each node why a pod can or cannot run there
+    Explain(explain::ExplainArguments),
+    /// Be this machine's part of the cluster: server, network, runtime and agent
+    Node(node_process::NodeArguments),
+    /// Be the cluster's server alone
+    Server(server::ServerArguments),
+    /// Be the cluster's agent on this machine alone
+    Agent(agent::AgentArguments),
+    /// Be the cluster's network on this machine alone
+    Netd(netd::NetdArguments),
     /// Print a script that completes commands in a shell
     Completion(completion::CompletionArguments),
     /// What `run -d` starts
@@ -119,14 +150,24 @@ impl Program {
         match &self.command {
             // A server says what its file wants to hear.
             Command::Cri(arguments) if arguments.serves() => {}
+            Command::Node(_) | Command::Server(_) | Command::Agent(_) | Command::Netd(_) => {
+                settings.start_server_tracing();
+            }
+            Command::Cluster(arguments) if arguments.serves() => settings.start_server_tracing(),
             _ => settings.start_tracing(),
         }
         match self.command {
             Command::Run(arguments) => run::run(&settings, &arguments),
             Command::Worker => worker::run(&settings),
             Command::Cri(arguments) => cri::run(&settings, &arguments),
+            Command::Cluster(arguments) => cluster::run(&settings, &arguments),
+            Command::Node(arguments) => node_process::run(&settings, &arguments),
+            Command::Server(arguments) => server::run(&settings, &arguments),
+            Command::Agent(arguments) => agent::run(&settings, &arguments),
+            Command::Netd(arguments) => netd::run(&settings, &arguments),
             Command::Completion(arguments) => completion::run(&arguments),
             Command::Version => version::run(settings.format),
+            command if command.is_of_cluster() => node::block_on(command.run_in_cluster(&settings)),
             command => node::block_on(async {
                 let engine = node::open(&settings).await?;
                 command.run_on(&settings, &engine).await
@@ -136,6 +177,47 @@ impl Program {
 }
 
 impl Command {
+    /// Whether the command asks the cluster's API and nothing of this machine.
+    fn is_of_cluster(&self) -> bool {
+        match self {
+            Command::Logs(arguments) => arguments.remote.cluster,
+            Command::Exec(arguments) => arguments.remote.cluster,
+            Command::Apply(_)
+            | Command::Get(_)
+            | Command::Describe(_)
+            | Command::Delete(_)
+            | Command::Scale(_)
+            | Command::Rollout(_)
+            | Command::Cordon(_)
+            | Command::Uncordon(_)
+            | Command::Drain(_)
+            | Command::Explain(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The commands that ask the cluster's API.
+    async fn run_in_cluster(self, settings: &Settings) -> Result<u8> {
+        use cordon::Schedulable;
+        match self {
+            Command::Logs(arguments) => remote::logs::run(settings, &arguments).await,
+            Command::Exec(arguments) => remote::exec::run(settings, &arguments).await,
+            Command::Apply(arguments) => apply::run(settings, &arguments).await,
+            Command::Get(arguments) => get::run(settings, &arguments).await,
+            Command::Describe(arguments) => describe::run(settings, &arguments).await,
+            Command::Delete(arguments) => delete::run(settings, &arguments).await,
+            Command::Scale(arguments) => scale::run(settings, &arguments).await,
+            Command::Rollout(arguments) => rollout::run(settings, &arguments).await,
+            Command::Cordon(arguments) => cordon::run(settings, &arguments, Schedulable::No).await,
+            Command::Uncordon(arguments) => {
+                cordon::run(settings, &arguments, Schedulable::Yes).await
+            }
+            Command::Drain(arguments) => cordon::drain(settings, &arguments).await,
+            Command::Explain(arguments) => explain::run(settings, &arguments).await,
+            _ => unreachable!("Command::is_of_cluster has chosen"),
+        }
+    }
+
     /// The commands that ask the engine.
     async fn run_on(self, settings: &Settings, engine: &Engine) -> Result<u8> {
         match self {
@@ -161,7 +243,22 @@ impl Command {
             | Command::Worker
             | Command::Cri(_)
             | Command::Completion(_)
-            | Command::Version => {
+            | Command::Version
+            | Command::Cluster(_)
+            | Command::Node(_)
+            | Command::Server(_)
+            | Command::Agent(_)
+            | Command::Netd(_)
+            | Command::Apply(_)
+            | Command::Get(_)
+            | Command::Describe(_)
+            | Command::Delete(_)
+            | Command::Scale(_)
+            | Command::Rollout(_)
+            | Command::Cordon(_)
+            | Command::Uncordon(_)
+            | Command::Drain(_)
+            | Command::Explain(_) => {
                 unreachable!("these need no engine, and Program::run has run them")
             }
         }

@@ -140,6 +140,16 @@ macro_rules! causes {
 }
 
 causes!(
+    rustls::Error,
+    kube::Error,
+    http::Error,
+    tonic::transport::Error,
+    berth_scheduler::trust::TrustError,
+    berth_scheduler::trust::token::TokenError,
+    berth_scheduler::server::ServerError,
+    berth_scheduler::agent::AgentError,
+    berth_scheduler::placement::explain::ExplainError,
+    berth_netd::error::Error,
     std::io::Error,
     std::str::Utf8Error,
     serde_json::Error,

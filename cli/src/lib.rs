@@ -17,6 +17,8 @@
 pub mod amounts;
 /// The words of the command line.
 pub mod arguments;
+/// A machine as a member of a cluster.
+pub mod cluster;
 /// One file a command.
 pub mod commands;
 /// What ends a command.

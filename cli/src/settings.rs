@@ -90,6 +90,15 @@ impl Settings {
             .try_init();
     }
 
+    /// The same for those who serve: what they do is said without `-v` too.
+    pub fn start_server_tracing(&self) {
+        Settings {
+            verbose: self.verbose.saturating_add(1),
+            ..self.clone()
+        }
+        .start_tracing();
+    }
+
     /// The directories as absolute paths: what is started in the background has
     /// another working directory.
     ///

@@ -15,7 +15,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::store::StoreError;
 use crate::trust::TrustError;
@@ -37,6 +40,8 @@ pub mod port;
 pub mod reach;
 /// Answers to those who are not let in.
 pub mod refusal;
+/// Opening, leading, ending.
+pub mod run;
 
 /// Where the cluster's memory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +73,10 @@ pub struct ServerConfig {
     pub node_life: Duration,
     /// What strangers may try.
     pub attempts: attempts::Allowed,
+    /// What the controllers are told.
+    pub controllers: crate::controllers::ControllersConfig,
+    /// What placement is told.
+    pub placement: crate::placement::PlacementConfig,
 }
 
 impl ServerConfig {
@@ -87,6 +96,8 @@ impl ServerConfig {
             limits: port::Limits::default(),
             node_life: crate::trust::authority::NODE_LIFE,
             attempts: attempts::Allowed::default(),
+            controllers: crate::controllers::ControllersConfig::default(),
+            placement: crate::placement::PlacementConfig::default(),
         }
     }
 
@@ -118,6 +129,12 @@ pub enum ServerError {
     /// The authority or a certificate is not as it should be.
     #[error("prepare the cluster's trust")]
     Trust(#[from] TrustError),
+    /// The API cannot begin on its store.
+    #[error("read the cluster from its store: {reason}")]
+    Api {
+        /// What it said.
+        reason: String,
+    },
     /// The store belongs to another cluster than the files do.
     #[error("the store holds another cluster: its authority is not the one in {}", directory.display())]
     OtherCluster {
@@ -127,12 +144,25 @@ pub enum ServerError {
     /// What belongs to every cluster could not be made.
     #[error("found the cluster")]
     Found(#[source] Box<kube::Error>),
-    /// A part cannot begin.
-    #[error("start {part}")]
-    Start {
-        /// Which.
-        part: &'static str,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+    /// A range of the layout is none.
+    #[error("the cluster's layout: {field}: {reason}; nothing was started")]
+    Layout {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
     },
+}
+
+/// Serves until `shutdown`; tells `ready` once it answers.
+///
+/// # Errors
+///
+/// [`ServerError`], before anything answers.
+pub async fn run(
+    config: ServerConfig,
+    ready: impl FnOnce(run::Serving),
+    shutdown: CancellationToken,
+) -> Result<(), ServerError> {
+    run::run(Arc::new(config), ready, shutdown).await
 }

@@ -52,7 +52,8 @@ impl Registry {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
-        start(Command::new("docker-registry"), port, access, None)
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        start(Command::new("docker-registry"), address, access, None)
     }
 
     /// Starts one on the loopback of a throw-away host.
@@ -62,9 +63,18 @@ impl Registry {
     /// As [`Registry::start`].
     pub fn start_in(host: &Host, access: Access) -> Result<Registry> {
         let port = host.free_port()?;
+        Registry::start_at(host, (Ipv4Addr::LOCALHOST, port).into(), access)
+    }
+
+    /// Starts one on an address of a throw-away host, where others reach it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::start`].
+    pub fn start_at(host: &Host, address: SocketAddr, access: Access) -> Result<Registry> {
         start(
             host.command("docker-registry"),
-            port,
+            address,
             access,
             Some(host.pid()),
         )
@@ -171,14 +181,13 @@ impl Drop for Registry {
 
 fn start(
     mut command: Command,
-    port: u16,
+    address: SocketAddr,
     access: Access,
     namespace_of: Option<u32>,
 ) -> Result<Registry> {
     let directory = tempfile::Builder::new()
         .prefix("berth-registry-")
         .tempdir()?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let file = directory.path().join("registry.yml");
     fs::write(&file, configuration(&directory, address, access)?)?;
     let log = fs::File::create(directory.path().join("log"))?;

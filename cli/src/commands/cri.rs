@@ -14,6 +14,7 @@ use berth_cri::server::telemetry::traces;
 use berth_cri::server::{CriServer, Program, ServerConfig};
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use self::logging::Log;
 use crate::error::{Context, Error, Result};
@@ -182,6 +183,44 @@ async fn serve(
     }
     outcome.context("serve the CRI")?;
     Ok(0)
+}
+
+/// Serves as a part of a node's process, on the socket in the run directory, until
+/// `shutdown`.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn serve_in_node(
+    settings: &Settings,
+    ready: impl FnOnce() + Send + 'static,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let configuration = Configuration::load(None)
+        .context("read the runtime's configuration; nothing was started")?;
+    let config = ServerConfig {
+        metrics: configuration.metrics.address,
+        ..server_config(settings, &configuration)?
+    };
+    let engine = node::open_with(settings, |engine| {
+        configuration
+            .apply(engine)
+            .context("apply the configuration")
+    })
+    .await?;
+    let server = CriServer::new(engine, &config)
+        .await
+        .context("serve streams")?;
+    let program = Program {
+        handed: None,
+        ready: Box::new(ready),
+        log: Arc::new(logging::Fixed),
+    };
+    let stop = async move { shutdown.cancelled().await };
+    server
+        .serve(&config, program, stop)
+        .await
+        .context("serve the CRI")
 }
 
 /// Tells the service manager that the server works, as often as it wants to hear.

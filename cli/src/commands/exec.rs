@@ -48,6 +48,9 @@ pub struct ExecArguments {
     /// One container of several
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
+    /// Pods of the cluster
+    #[command(flatten)]
+    pub remote: super::remote::RemoteArguments,
     /// A pod, POD/CONTAINER, or the beginning of a container's id
     pub target: String,
     /// The program and its arguments

@@ -52,6 +52,9 @@ pub struct LogsArguments {
     /// Put the container's name before each line
     #[arg(long)]
     pub prefix: bool,
+    /// Pods of the cluster
+    #[command(flatten)]
+    pub remote: super::remote::RemoteArguments,
 }
 
 /// How many lines.

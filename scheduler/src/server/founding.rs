@@ -1,9 +1,9 @@
-//! What is in every cluster from its first moment: the namespaces, and the Service by
-//! which pods reach the API.
+//! What is in every cluster from its first moment, beside what the API makes itself: the
+//! Service by which pods reach the API.
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -11,8 +11,6 @@ use serde_json::json;
 
 use super::{ServerConfig, ServerError};
 
-/// The namespaces that every cluster has.
-const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-node-lease", "kube-public"];
 const MANAGER: &str = "berth-server";
 
 /// Makes what is missing; what is there stays.
@@ -21,13 +19,6 @@ const MANAGER: &str = "berth-server";
 ///
 /// The API refuses, or its store does not answer.
 pub async fn found(client: &kube::Client, config: &ServerConfig) -> Result<(), ServerError> {
-    for name in NAMESPACES {
-        let mut namespace = Namespace::default();
-        namespace.metadata.name = Some(name.to_owned());
-        let namespaces = Api::all(client.clone());
-        let made = namespaces.create(&PostParams::default(), &namespace).await;
-        ignore_existing(made)?;
-    }
     make_service(client, config).await
 }
 

@@ -87,6 +87,23 @@ impl Log {
     }
 }
 
+/// What is said is chosen where the process was started: for a server that is a part of
+/// another program.
+#[derive(Debug, Clone, Copy)]
+pub struct Fixed;
+
+impl LogLevel for Fixed {
+    fn level(&self) -> String {
+        "info".to_owned()
+    }
+
+    fn set_level(&self, _level: &str) -> std::result::Result<String, EngineError> {
+        Err(EngineError::invalid(
+            "log level: this runtime is a part of a node's process; start that with -v or BERTH_LOG; nothing was changed",
+        ))
+    }
+}
+
 /// A level, with what the libraries say held back.
 fn filter(level: &str) -> Result<EnvFilter> {
     if !LEVELS.contains(&level) {

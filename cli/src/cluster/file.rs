@@ -1,0 +1,289 @@
+//! `node.toml`: what a machine is in its cluster.
+//!
+//! `cluster init` and `cluster join` write it whole; after that it is the operator's.
+//! A key that is not known is a mistake and named as one: a typing error that does
+//! nothing would be found much later.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use berth_scheduler::server::{ServerConfig, StorePlace};
+use berth_scheduler::trust::files;
+use berth_scheduler::trust::join::ClusterLayout;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NodeFile {
+    /// The node's name.
+    pub name: String,
+    /// By which address other nodes reach it.
+    pub address: IpAddr,
+    /// Where servers answer.
+    pub servers: Vec<SocketAddr>,
+    /// How the cluster is laid out.
+    #[serde(default)]
+    pub cluster: Layout,
+    /// A server runs here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+    /// The agent.
+    #[serde(default)]
+    pub agent: Agent,
+    /// The overlay between nodes.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// `[cluster]`: the same on every node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Layout {
+    /// Where pods have their addresses; one of each family at most.
+    pub pod_ranges: Vec<String>,
+    /// Where Services have theirs.
+    pub service_range: String,
+    /// Where cluster names are looked up.
+    pub dns: IpAddr,
+    /// What cluster names end in.
+    pub domain: String,
+    /// The first and the last port that Services may have on every node.
+    pub node_ports: (u16, u16),
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Server {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// By which address others reach it.
+    pub advertise: IpAddr,
+    /// Further names and addresses of it, for its certificate.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// `embedded`, or `etcd://HOST:PORT,HOST:PORT`.
+    pub store: String,
+    /// How long nodes' certificates hold.
+    #[serde(default = "ninety_days")]
+    pub node_certificate_hours: f64,
+}
+
+/// `[agent]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Agent {
+    /// Where the server asks for logs and commands.
+    pub port: u16,
+    /// The runtime: `unix:///PATH`; the one in this process if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The most pods that may run here.
+    pub max_pods: u32,
+    /// Labels that the Node gets.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Network {
+    /// The UDP port of the overlay; netd's own choice if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vxlan_port: Option<u16>,
+}
+
+fn ninety_days() -> f64 {
+    24.0 * 90.0
+}
+
+impl Default for Agent {
+    fn default() -> Agent {
+        Agent {
+            port: 10250,
+            runtime: None,
+            max_pods: 110,
+            labels: Default::default(),
+        }
+    }
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout::from(ClusterLayout::default())
+    }
+}
+
+impl From<ClusterLayout> for Layout {
+    fn from(layout: ClusterLayout) -> Layout {
+        Layout {
+            pod_ranges: layout.pod_ranges,
+            service_range: layout.service_range,
+            dns: layout.dns,
+            domain: layout.domain,
+            node_ports: layout.node_ports,
+        }
+    }
+}
+
+impl NodeFile {
+    /// Reads a file; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or holds a mistake, which is named.
+    pub fn read(path: &Path) -> Result<Option<NodeFile>> {
+        let Some(text) = files::read(path).context("read this node's configuration")? else {
+            return Ok(None);
+        };
+        let file = toml::from_str(&text).map_err(|error| {
+            Error::new(format!(
+                "{}: {}; nothing was started",
+                path.display(),
+                error.to_string().trim_end()
+            ))
+        })?;
+        Ok(Some(file))
+    }
+
+    /// Reads the file of a member.
+    ///
+    /// # Errors
+    ///
+    /// As [`NodeFile::read`]; there is none.
+    pub fn expect(path: &Path) -> Result<NodeFile> {
+        NodeFile::read(path)?.ok_or_else(|| {
+            Error::new(format!(
+                "this machine is in no cluster: there is no {}; begin with 'berth cluster init' or 'berth cluster join'",
+                path.display()
+            ))
+        })
+    }
+
+    /// Writes the file whole.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = toml::to_string_pretty(self)
+            .map_err(|error| Error::new(format!("write this node's configuration: {error}")))?;
+        let text =
+            format!("# What this machine is in its cluster. Read when its process starts.\n{text}");
+        files::write(path, text.as_bytes()).context("write this node's configuration")
+    }
+
+    /// The layout in the words of those who join.
+    pub fn layout(&self) -> ClusterLayout {
+        ClusterLayout {
+            servers: self.servers.clone(),
+            pod_ranges: self.cluster.pod_ranges.clone(),
+            service_range: self.cluster.service_range.clone(),
+            dns: self.cluster.dns,
+            domain: self.cluster.domain.clone(),
+            node_ports: self.cluster.node_ports,
+        }
+    }
+
+    /// What the server here is told, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// `store` is none that is known.
+    pub fn server_config(&self, directory: PathBuf) -> Result<Option<ServerConfig>> {
+        let Some(server) = &self.server else {
+            return Ok(None);
+        };
+        let mut config = ServerConfig::new(directory, server.advertise);
+        config.listen = server.listen;
+        config.names = server.names.clone();
+        config.layout = self.layout();
+        config.node_life = Duration::from_secs_f64(server.node_certificate_hours * 3600.0);
+        if let Some(members) = parse_store(&server.store)? {
+            config.store = StorePlace::Etcd(members);
+        }
+        Ok(Some(config))
+    }
+}
+
+/// The members of an etcd; none for the store of this machine.
+///
+/// # Errors
+///
+/// Neither `embedded` nor `etcd://…`.
+pub fn parse_store(text: &str) -> Result<Option<Vec<String>>> {
+    if text == "embedded" {
+        return Ok(None);
+    }
+    let members = text.strip_prefix("etcd://").map(|members| {
+        let members = members.split(',').map(str::trim);
+        members
+            .filter(|member| !member.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    match members {
+        Some(members) if !members.is_empty() => Ok(Some(members)),
+        _ => Err(Error::new(format!(
+            "store: expected 'embedded' or 'etcd://HOST:PORT,HOST:PORT', found {text:?}; nothing was started"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> NodeFile {
+        NodeFile {
+            name: "n1".to_owned(),
+            address: [10, 0, 0, 1].into(),
+            servers: vec![([10, 0, 0, 1], 6443).into()],
+            cluster: Layout::default(),
+            server: Some(Server {
+                listen: ([0, 0, 0, 0], 6443).into(),
+                advertise: [10, 0, 0, 1].into(),
+                names: vec!["api.example".to_owned()],
+                store: "etcd://a:2379,b:2379".to_owned(),
+                node_certificate_hours: 1.5,
+            }),
+            agent: Agent::default(),
+            network: Network::default(),
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("etc/node.toml");
+        assert_eq!(NodeFile::read(&path).unwrap(), None);
+        file().write(&path).unwrap();
+        assert_eq!(NodeFile::expect(&path).unwrap(), file());
+        let config = file().server_config(directory.path().into()).unwrap();
+        let config = config.unwrap();
+        let members = ["a:2379", "b:2379"].map(str::to_owned).to_vec();
+        assert_eq!(config.store, StorePlace::Etcd(members));
+        assert_eq!(config.node_life, Duration::from_mins(90));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.toml");
+        let missing = NodeFile::expect(&path).unwrap_err().chain();
+        assert!(missing.contains("berth cluster init"), "{missing}");
+        std::fs::write(&path, "name = \"a\"\nadress = \"10.0.0.1\"\n").unwrap();
+        let wrong = NodeFile::read(&path).unwrap_err().chain();
+        assert!(
+            wrong.contains("adress") && wrong.contains("node.toml"),
+            "{wrong}"
+        );
+        for store in ["", "redis://a", "etcd://", "etcd://,"] {
+            assert!(parse_store(store).is_err(), "{store:?}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The parts of a node's process: server, runtime, network, agent. Each is a task that
+//! ends with the process's token, and a failure of one ends all.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_scheduler::trust::connect;
+use berth_scheduler::trust::credential::Credential;
+use berth_scheduler::trust::renew::{self, Renewal};
+use berth_scheduler::trust::tls::Shown;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::file::NodeFile;
+use super::{Places, plans};
+use crate::error::{Context, Error, Result};
+use crate::settings::Settings;
+
+/// What the parts are told.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The directories.
+    pub settings: Settings,
+    /// Where a member's files are.
+    pub places: Places,
+    /// What this machine is in its cluster.
+    pub file: NodeFile,
+}
+
+/// The parts that run.
+#[derive(Debug)]
+pub struct Parts {
+    shutdown: CancellationToken,
+    tasks: JoinSet<(&'static str, Result<()>)>,
+    shown: Option<Arc<Shown>>,
+}
+
+impl Parts {
+    /// None yet; `shutdown` ends them.
+    pub fn new(shutdown: CancellationToken) -> Parts {
+        Parts {
+            shutdown,
+            tasks: JoinSet::new(),
+            shown: None,
+        }
+    }
+
+    /// Waits until a part ends before it was told to.
+    ///
+    /// # Errors
+    ///
+    /// Always, with which and why.
+    pub async fn failure(&mut self) -> Result<()> {
+        match self.tasks.join_next().await {
+            Some(Ok((name, Ok(())))) => Err(Error::new(format!("{name} has ended"))),
+            Some(Ok((name, Err(error)))) => Err(error).context(format!("run {name}")),
+            Some(Err(error)) => Err(error).context("run a part"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all have ended, but not for ever.
+    ///
+    /// # Errors
+    ///
+    /// One of them failed at its end.
+    pub async fn ended(mut self, patience: Duration) -> Result<()> {
+        let mut outcome = Ok(());
+        let waiting = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Ok((name, Err(error))) = ended {
+                    outcome = Err(error).context(format!("end {name}"));
+                }
+            }
+        };
+        if tokio::time::timeout(patience, waiting).await.is_err() {
+            tracing::warn!("a part did not end in time and was cut off");
+        }
+        outcome
+    }
+
+    /// Starts the server and waits until it answers; where this node has no certificate
+    /// yet, its own server makes one.
+    ///
+    /// # Errors
+    ///
+    /// The file has no server, or it cannot begin.
+    pub async fn server(&mut self, member: &Member) -> Result<()> {
+        let config = member.file.server_config(member.places.server.clone())?;
+        let Some(config) = config else {
+            return Err(Error::new(format!(
+                "{} has no [server]: there is none on this machine",
+                member.places.config.display()
+            )));
+        };
+        let (tell, told) = oneshot::channel();
+        let ready = |serving| {
+            // Whoever waited has gone: then nobody needs to know.
+            let _ = tell.send(serving);
+        };
+        let running = berth_scheduler::server::run(config, ready, self.shutdown.clone());
+        self.spawn("the server", async { running.await.context("serve") });
+        let serving = self.wait_for("the server", told).await?;
+        let pki = member.places.node_pki();
+        if Credential::read(&pki, "node")
+            .context("read the node's certificate")?
+            .is_none()
+        {
+            let attempt = "make this node's certificate";
+            let credential = serving.admit(&member.file.name).await.context(attempt)?;
+            credential.write(&pki, "node").context(attempt)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the runtime on its socket.
+    ///
+    /// # Errors
+    ///
+    /// Another one answers there, or the engine cannot be opened.
+    pub async fn runtime(&mut self, member: &Member) -> Result<()> {
+        let (tell, told) = oneshot::channel();
+        let settings = member.settings.clone();
+        let shutdown = self.shutdown.clone();
+        self.spawn("the runtime", async move {
+            let ready = move || {
+                let _ = tell.send(());
+            };
+            crate::commands::cri::serve_in_node(&settings, ready, shutdown).await
+        });
+        self.wait_for("the runtime", told).await
+    }
+
+    /// Starts the network.
+    ///
+    /// # Errors
+    ///
+    /// This node has no certificate, or the kernel refuses.
+    pub async fn network(&mut self, member: &Member) -> Result<()> {
+        let client = self.client(member)?;
+        let config = plans::network(&member.settings, &member.file)?;
+        let running = berth_netd::cluster::run(client, config, self.shutdown.clone());
+        self.spawn("the network", async {
+            running.await.context("keep the network")
+        });
+        Ok(())
+    }
+
+    /// Starts the agent.
+    ///
+    /// # Errors
+    ///
+    /// This node has no certificate.
+    pub async fn agent(&mut self, member: &Member) -> Result<()> {
+        let client = self.client(member)?;
+        let shown = self.shown(member)?;
+        let config = plans::agent(member, &shown)?;
+        let service = plans::runtime(member)?;
+        let running = berth_scheduler::agent::run(client, service, config, self.shutdown.clone());
+        self.spawn("the agent", async { running.await.context("keep pods") });
+        Ok(())
+    }
+
+    fn client(&mut self, member: &Member) -> Result<kube::Client> {
+        let shown = self.shown(member)?;
+        connect::client(&servers(&member.file), &shown).context("speak with the cluster")
+    }
+
+    /// This node's certificate, which is renewed from now on.
+    fn shown(&mut self, member: &Member) -> Result<Arc<Shown>> {
+        if let Some(shown) = &self.shown {
+            return Ok(shown.clone());
+        }
+        let attempt = "read this node's certificate";
+        let directory = member.places.node_pki();
+        let credential = Credential::read(&directory, "node").context(attempt)?;
+        let credential = credential.ok_or_else(|| {
+            Error::new(format!(
+                "{attempt}: there is none in {}",
+                directory.display()
+            ))
+        })?;
+        let shown = Shown::new(credential).context(attempt)?;
+        let renewal = Renewal {
+            directory,
+            name: "node",
+            servers: servers(&member.file),
+            pause: Duration::from_secs(30),
+        };
+        let (shutdown, renewed) = (self.shutdown.clone(), shown.clone());
+        self.spawn("the renewal of certificates", async move {
+            tokio::select! {
+                () = renew::run(renewal, renewed) => {}
+                () = shutdown.cancelled() => {}
+            }
+            Ok(())
+        });
+        self.shown = Some(shown.clone());
+        Ok(shown)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move { (name, part.await) });
+    }
+
+    /// What a part tells when it is ready; its failure if it ends before.
+    async fn wait_for<T>(&mut self, name: &str, told: oneshot::Receiver<T>) -> Result<T> {
+        match told.await {
+            Ok(told) => Ok(told),
+            // It was dropped with its part, which says why.
+            Err(_) => Err(match self.failure().await {
+                Err(error) => error,
+                Ok(()) => Error::new(format!("{name} has ended")),
+            }),
+        }
+    }
+}
+
+/// Where servers answer; the one in this machine first, by the shortest way.
+fn servers(file: &NodeFile) -> Vec<SocketAddr> {
+    let mut servers = file.servers.clone();
+    if let Some(server) = &file.server {
+        let own = SocketAddr::new(server.advertise, server.listen.port());
+        servers.retain(|known| *known != own);
+        servers.insert(0, own);
+    }
+    servers
+}
+
+/// Takes the network of the cluster away from this machine: links, rules, state.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub async fn remove_network(settings: &Settings, file: &NodeFile) -> Result<()> {
+    let config = plans::network(settings, file)?;
+    berth_netd::cluster::remove(&config)
+        .await
+        .context("take the cluster's network away")
+}

@@ -1,0 +1,183 @@
+//! The node's process: started in the background, found by its lock, ended in order.
+//!
+//! Where systemd runs and nothing was moved from its default place, it is the unit
+//! `berth-node.service`; elsewhere a process of its own session whose words go to
+//! `DATA/node/berth.log`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{DEFAULT_CONFIG, Places};
+use crate::error::{Context, Error, Result};
+use crate::settings::Settings;
+use crate::workers::claim::{Claim, LiveWorker};
+
+/// The unit's name.
+pub const UNIT: &str = "berth-node.service";
+/// How much of the log an error tells.
+const LOG_TAIL_BYTES: u64 = 4096;
+
+/// The lock of the node's process, for the one who becomes it.
+///
+/// # Errors
+///
+/// Another process is it.
+pub fn claim(places: &Places) -> Result<Claim> {
+    if let Some(directory) = places.lock.parent() {
+        std::fs::create_dir_all(directory).context("make the run directory")?;
+    }
+    Claim::take(&places.lock).context("become this node's process")
+}
+
+/// The node's process, if it lives.
+pub fn live(places: &Places) -> Option<LiveWorker> {
+    LiveWorker::find(&places.lock)
+}
+
+/// How the node's process was started.
+#[derive(Debug)]
+pub enum Started {
+    /// By systemd.
+    Unit,
+    /// By us.
+    Child(std::process::Child),
+}
+
+impl Started {
+    /// Why it has ended already, if it has.
+    ///
+    /// # Errors
+    ///
+    /// The process cannot be waited for.
+    pub fn failure(&mut self, places: &Places) -> Result<Option<String>> {
+        match self {
+            Started::Unit => {
+                let state = systemctl(&["is-failed", UNIT]);
+                Ok(state.is_ok().then(|| format!("see 'journalctl -u {UNIT}'")))
+            }
+            Started::Child(child) => {
+                let ended = child.try_wait().context("wait for the node's process")?;
+                Ok(ended.map(|status| {
+                    let words = last_words(&places.log());
+                    format!("it ended with {status}\n{words}")
+                }))
+            }
+        }
+    }
+}
+
+/// Starts the node's process in the background.
+///
+/// # Errors
+///
+/// It cannot be started.
+pub fn start(settings: &Settings, places: &Places) -> Result<Started> {
+    if is_systemd_in_charge(settings, places) {
+        systemctl(&["enable", "--now", "--no-block", UNIT])
+            .map_err(|words| Error::new(format!("start {UNIT}: {words}")))?;
+        return Ok(Started::Unit);
+    }
+    let program = std::env::current_exe().context("find this program")?;
+    let log = open_log(&places.log())?;
+    let attempt = "start the node's process";
+    let mut command = Command::new(program);
+    command.arg("--run-dir").arg(&settings.run_dir);
+    command.arg("--data-dir").arg(&settings.data_dir);
+    command.arg("--cgroup-parent").arg(&settings.cgroup_parent);
+    command.args((0..settings.verbose).map(|_| "--verbose"));
+    command
+        .args(["node", "--own-session", "--config"])
+        .arg(&places.config)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context(attempt)?)
+        .stderr(log);
+    Ok(Started::Child(command.spawn().context(attempt)?))
+}
+
+/// Ends the node's process in order; one that does not live is fine.
+///
+/// # Errors
+///
+/// It does not end.
+pub async fn stop(settings: &Settings, places: &Places, patience: Duration) -> Result<()> {
+    if is_systemd_in_charge(settings, places) {
+        systemctl(&["disable", "--now", UNIT])
+            .map_err(|words| Error::new(format!("stop {UNIT}: {words}")))?;
+    }
+    let Some(process) = live(places) else {
+        return Ok(());
+    };
+    process.signal(Signal::TERM)?;
+    if tokio::time::timeout(patience, process.ended())
+        .await
+        .is_ok()
+    {
+        return Ok(());
+    }
+    process.signal(Signal::KILL)?;
+    tokio::time::timeout(patience, process.ended())
+        .await
+        .map_err(|_| {
+            let pid = process.pid();
+            Error::new(format!(
+                "the node's process {pid} does not end; nothing was removed"
+            ))
+        })
+}
+
+/// The end of what the process said.
+pub fn last_words(log: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(8).collect();
+    let lines: Vec<&str> = lines.into_iter().rev().collect();
+    format!("{}\nall of it: {}", lines.join("\n"), log.display())
+}
+
+fn open_log(path: &Path) -> Result<File> {
+    let attempt = || format!("open {}", path.display());
+    if let Some(directory) = path.parent() {
+        berth_scheduler::trust::files::ensure_private_directory(directory).context(attempt())?;
+    }
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .context(attempt())
+}
+
+/// A unit knows nothing of other directories than the default ones.
+fn is_systemd_in_charge(settings: &Settings, places: &Places) -> bool {
+    Path::new("/run/systemd/system").is_dir()
+        && places.config == Path::new(DEFAULT_CONFIG)
+        && settings.run_dir == Path::new("/run/berth")
+        && settings.data_dir == Path::new("/var/lib/berth")
+        && systemctl(&["cat", UNIT]).is_ok()
+}
+
+fn systemctl(words: &[&str]) -> std::result::Result<(), String> {
+    let output = Command::new("systemctl")
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
