@@ -36,7 +36,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    cluster::Cluster, deployment::Deployments, queue::Backoff, replica_set::ReplicaSets,
+    cluster::Cluster,
+    deployment::Deployments,
+    endpoints::Endpoints,
+    garbage::GarbageConfig,
+    namespaces::Namespaces,
+    nodes::{Nodes, NodesConfig},
+    queue::Backoff,
+    replica_set::ReplicaSets,
     work::Controller,
 };
 
@@ -44,10 +51,18 @@ use self::{
 pub mod cluster;
 /// Moves from one template's pods to the next one's.
 pub mod deployment;
+/// EndpointSlices of services.
+pub mod endpoints;
+/// What belongs to an owner that is gone.
+pub mod garbage;
 /// What the API last said of one kind, kept by its watch and by our own writes.
 pub mod mirror;
 /// Names that tell generated objects apart.
 pub mod names;
+/// Namespaces that every cluster has, and the end of others.
+pub mod namespaces;
+/// Nodes: alive or not, taints, evictions, ranges.
+pub mod nodes;
 /// Which objects belong to which controller: adopting and releasing.
 pub mod ownership;
 /// What all controllers ask of a pod.
@@ -76,6 +91,10 @@ pub struct ControllersConfig {
     pub fold_events: Duration,
     /// The most pods that one reconciliation creates or deletes.
     pub burst: usize,
+    /// When a node is dead, and which addresses its pods get.
+    pub nodes: NodesConfig,
+    /// What is kept of what is over.
+    pub garbage: GarbageConfig,
 }
 
 impl Default for ControllersConfig {
@@ -87,6 +106,8 @@ impl Default for ControllersConfig {
             confirm_after: Duration::from_secs(10),
             fold_events: Duration::from_secs(600),
             burst: 500,
+            nodes: NodesConfig::default(),
+            garbage: GarbageConfig::default(),
         }
     }
 }
@@ -98,12 +119,20 @@ impl Default for ControllersConfig {
 pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: CancellationToken) {
     let (cluster, mirrors) = Cluster::new(client, config);
     let all = controllers(&cluster);
-    run_only(cluster, mirrors, all, shutdown).await;
+    let limits = cluster.config.garbage.clone();
+    let collect = garbage::run(Arc::clone(&cluster), limits, shutdown.clone());
+    tokio::join!(run_only(cluster, mirrors, all, shutdown), collect);
 }
 
 /// Every controller there is, in no order that matters.
-fn controllers(_cluster: &Arc<Cluster>) -> Vec<Arc<dyn Controller>> {
-    vec![Arc::new(ReplicaSets), Arc::new(Deployments)]
+fn controllers(cluster: &Arc<Cluster>) -> Vec<Arc<dyn Controller>> {
+    vec![
+        Arc::new(ReplicaSets),
+        Arc::new(Deployments),
+        Arc::new(Endpoints),
+        Arc::new(Namespaces),
+        Arc::new(Nodes::new(cluster.config.nodes.clone())),
+    ]
 }
 
 /// Runs some controllers over one set of mirrors until `shutdown`.
@@ -129,3 +158,6 @@ async fn run_only(
     shutdown.cancelled().await;
     tasks.shutdown().await;
 }
+
+#[cfg(test)]
+mod live_tests;

@@ -208,7 +208,8 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    fn of(error: kube::Error) -> WriteError {
+    /// What a failed call of the API means.
+    pub fn of(error: kube::Error) -> WriteError {
         let kube::Error::Api(status) = &error else {
             return WriteError::Unreached(Box::new(error));
         };
@@ -401,7 +402,7 @@ fn patch_params() -> PatchParams {
 }
 
 /// A patch that applies only to the very state it was decided on.
-fn pinned<K: Resource>(object: &K, mut patch: Value) -> Value {
+pub fn pinned<K: Resource>(object: &K, mut patch: Value) -> Value {
     if let Value::Object(fields) = &mut patch {
         let meta = fields
             .entry("metadata")

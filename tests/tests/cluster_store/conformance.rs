@@ -96,10 +96,8 @@ async fn revisions(store: &dyn Store, prefix: &str) {
         list(store, prefix, Some(second.modified)).await.unwrap(),
         [second, other.clone()]
     );
-    assert_eq!(
-        list(store, prefix, Some(gone.modified)).await.unwrap(),
-        [other.clone()]
-    );
+    let then = list(store, prefix, Some(gone.modified)).await.unwrap();
+    assert_eq!(then, std::slice::from_ref(&other));
     assert_eq!(list(store, prefix, None).await.unwrap(), [again, other]);
 }
 
