@@ -66,7 +66,7 @@ pub fn begin_status(kind: &Kind, object: &mut Value) {
         ("batch", "Job" | "CronJob") => json!({}),
         ("policy", "PodDisruptionBudget") => json!({"currentHealthy": 0, "desiredHealthy": 0,
             "disruptionsAllowed": 0, "expectedPods": 0}),
-        // A node registers itself with its status.
+        // An agent makes its node together with what it observes of it; nobody else observes first.
         _ => return,
     };
     if let Some(fields) = object.as_object_mut() {

@@ -13,6 +13,7 @@ use crate::{
     api::{
         Api, admit,
         cache::store_error,
+        defaults,
         error::{ApiError, FieldError},
         kind::{Kind, Subresource},
         object,
@@ -488,23 +489,7 @@ fn reset_system_fields(kind: &Kind, value: &mut Value) {
     if counts_generations(kind) {
         object::set_meta(value, "generation", 1);
     }
-    // An agent makes its node together with what it observes of it; nobody else observes first.
-    if kind.has(Subresource::Status)
-        && kind.kind != "Node"
-        && let Some(object) = value.as_object_mut()
-    {
-        object.remove("status");
-    }
-    let start = match kind.kind {
-        "Pod" => json!({ "phase": "Pending" }),
-        "Namespace" => json!({ "phase": "Active" }),
-        "Service" => json!({ "loadBalancer": {} }),
-        "Deployment" | "ReplicaSet" | "DaemonSet" | "Job" | "CronJob" | "PodDisruptionBudget" => {
-            json!({})
-        }
-        _ => return,
-    };
-    value["status"] = start;
+    defaults::begin_status(kind, value);
     if kind.kind == "Namespace" {
         if !value["spec"].is_object() {
             value["spec"] = Value::Object(Map::new());

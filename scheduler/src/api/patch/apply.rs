@@ -20,7 +20,7 @@ use super::{
 use crate::api::{
     error::{ApiError, Cause},
     kind::{Kind, Subresource},
-    schema::types,
+    schema::{settle, types},
 };
 
 /// Applies a configuration.
@@ -32,6 +32,7 @@ pub(super) fn apply(
 ) -> Result<Value, ApiError> {
     check_header(kind, current, &wanted)?;
     keep_own_half(kind, how, &mut wanted);
+    settle::write_quantities(kind, &mut wanted);
     let place = Place::of(types().shape_of(kind));
     let mut set = fields_of(place, &wanted).map_err(|misfit| untyped(kind, &wanted, &misfit.0))?;
     managed::strip(&mut set);

@@ -321,6 +321,14 @@ fn a_field_of_another_manager_is_a_conflict_unless_forced_or_agreed() {
 }
 
 #[test]
+fn two_spellings_of_a_quantity_are_one_wish() {
+    let cpu = |cpu: Value| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": cpu}}}]}}}});
+    let object = apply(None, "me", &cpu(json!("1000m"))).unwrap();
+    let both = apply(Some(&object), "you", &cpu(json!(1))).unwrap();
+    assert_eq!(both["spec"], object["spec"]);
+}
+
+#[test]
 fn an_update_owns_what_it_changed_and_takes_it_from_appliers() {
     let object = apply(
         None,

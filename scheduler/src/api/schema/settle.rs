@@ -18,6 +18,14 @@ pub fn settle(kind: &Kind, object: &mut Value) {
     settle_value(types(), types().shape_of(kind), object);
 }
 
+/// Writes quantities canonically, and leaves all else as it is.
+///
+/// `1000m` and `1` are the same wish: a manager that applies one of them agrees
+/// with another that applied the other.
+pub fn write_quantities(kind: &Kind, object: &mut Value) {
+    write_quantity(types(), types().shape_of(kind), object);
+}
+
 /// The paths of fields that no type has, as `spec.containers[0].imagee`.
 #[must_use]
 pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
@@ -82,6 +90,30 @@ fn settle_value(types: &Types, shape: &Shape, value: &mut Value) {
         (Shape::List(items), Value::Array(values)) => {
             for value in values {
                 settle_value(types, items, value);
+            }
+        }
+        (Shape::Quantity, value) => write_quantity(types, shape, value),
+        _ => {}
+    }
+}
+
+fn write_quantity(types: &Types, shape: &Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Object(id), Value::Object(fields)) => {
+            for (name, value) in fields.iter_mut() {
+                if let Some(field) = types.field(*id, name) {
+                    write_quantity(types, &field.shape, value);
+                }
+            }
+        }
+        (Shape::Map(values), Value::Object(entries)) => {
+            for value in entries.values_mut() {
+                write_quantity(types, values, value);
+            }
+        }
+        (Shape::List(items), Value::Array(values)) => {
+            for value in values {
+                write_quantity(types, items, value);
             }
         }
         (Shape::Quantity, value) => {

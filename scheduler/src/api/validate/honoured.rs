@@ -18,16 +18,17 @@ use crate::{
 
 /// Fields of a pod that berth does not carry out in a cluster although they are harmless
 /// to a pod that runs alone.
-const WARNED: [&str; 5] = [
+const WARNED: [&str; 4] = [
     "evictionResponders",
-    "overhead",
     "resizePolicy",
     "seLinuxChangePolicy",
     "schedulingGroup",
 ];
 
-/// Fields that the table refuses for one machine and a cluster carries out.
-const CARRIED_OUT: [&str; 2] = ["schedulingGates", "suspend"];
+/// A field that the table refuses for one machine and a cluster carries out.
+const CARRIED_OUT: &str = "schedulingGates";
+/// A type that the controllers carry out whole; the table is about one machine.
+const CONTROLLED: &str = "io.k8s.api.batch.v1.JobSpec";
 
 /// A sentence for each such field.
 pub(super) fn find(kind: &Kind, object: &Value) -> Vec<String> {
@@ -73,10 +74,10 @@ fn walk(types: &Types, shape: &Shape, value: &Value, path: &str, found: &mut Vec
 }
 
 fn judge(definition: &str, name: &str, (value, path): (&Value, &str), found: &mut Vec<String>) {
-    let Some(field) = fields::find(definition, name) else {
+    let Some(field) = fields::find(definition, name).filter(|_| definition != CONTROLLED) else {
         return;
     };
-    let refused = field.judgement == Judgement::Refused && !CARRIED_OUT.contains(&name);
+    let refused = field.judgement == Judgement::Refused && name != CARRIED_OUT;
     let warned = field.judgement == Judgement::Warned && WARNED.contains(&name);
     let text = match value {
         Value::String(text) => text.clone(),
