@@ -15,14 +15,19 @@ use super::{ServerConfig, ServerError, StorePlace, founding, kubeconfig, pki};
 use crate::api::allocate::{Pool, Range};
 use crate::api::proxy::{NodeDialer, Stream};
 use crate::api::{Api, ApiConfig, Identity, http, local};
+use crate::store::SharedStore;
+use crate::store::election::{self, Election, EtcdElection, Sole};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{SharedStore, StoreError};
+use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::trust::authority;
 use crate::trust::credential::Credential;
 use crate::trust::register::{self, Register};
 use crate::trust::tls::{self, Shown};
 use crate::trust::{TrustError, files};
 use crate::{controllers, placement};
+
+/// How long to wait after a campaign that failed.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A server that answers.
 #[derive(Clone)]
@@ -66,7 +71,7 @@ pub(super) async fn run(
     files::ensure_private_directory(&config.directory)?;
     // The port first: it says at once whether another server is here.
     let listener = listen(config.listen).await?;
-    let store = open_store(&config.store).await?;
+    let (store, election) = open_store(&config).await?;
     let authority = Arc::new(pki::settle(&config, &store).await?);
     let (credentials, admin) = pki::credentials(&config, &authority)?;
     let dialer = Arc::new(Reach::new(&credentials.reach)?);
@@ -112,7 +117,8 @@ pub(super) async fn run(
             asking.clone(),
             register::follow(client.clone(), register.clone()),
         ));
-        parts.spawn(lead(config.clone(), client, register, asking.clone()));
+        let leading = lead(config.clone(), election, client, register, asking.clone());
+        parts.spawn(leading);
         ready(Serving {
             bootstrap,
             authority: authority.certificate().to_owned(),
@@ -142,14 +148,22 @@ async fn ending(shutdown: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-async fn open_store(place: &StorePlace) -> Result<SharedStore, ServerError> {
-    match place {
-        StorePlace::Embedded(path) => Ok(Arc::new(EmbeddedStore::open(path)?)),
-        StorePlace::Etcd(_) => Err(StoreError::Invalid(
-            "etcd is not served yet; expected the embedded store".to_owned(),
-        )
-        .into()),
-    }
+/// Opens the store, and the way to become the leader among those who share it.
+async fn open_store(
+    config: &ServerConfig,
+) -> Result<(SharedStore, Arc<dyn Election>), ServerError> {
+    let name = bootstrap::address(config.advertise, config.listen).to_string();
+    Ok(match &config.store {
+        StorePlace::Embedded(path) => {
+            let store = EmbeddedStore::open(path)?;
+            (Arc::new(store), Arc::new(Sole::new(name)))
+        }
+        StorePlace::Etcd(members) => {
+            let store = EtcdStore::open(EtcdConfig::new(members.clone())).await?;
+            let election = EtcdElection::new(store.clone(), name, election::LEASE);
+            (Arc::new(store), Arc::new(election))
+        }
+    })
 }
 
 async fn open_api(
@@ -176,18 +190,56 @@ impl NodeDialer for Reach {
     }
 }
 
-/// Runs what only one server may run, while this one leads.
+/// Runs what only one server may run, whenever this one leads.
 async fn lead(
     config: Arc<ServerConfig>,
+    election: Arc<dyn Election>,
     client: kube::Client,
     register: Arc<Register>,
     shutdown: CancellationToken,
 ) {
-    tracing::info!("this server leads: controllers and placement run here");
-    let tending = ending(shutdown.clone(), register::tend(client.clone(), register));
-    let placing = placement::run(client.clone(), config.placement.clone(), shutdown.clone());
-    let controlling = controllers::run(client, config.controllers.clone(), shutdown);
-    futures::future::join3(tending, placing, controlling).await;
+    while !shutdown.is_cancelled() {
+        let campaign = tokio::select! {
+            campaign = election.campaign() => campaign,
+            () = shutdown.cancelled() => return,
+        };
+        let reign = match campaign {
+            Ok(reign) => reign,
+            Err(error) => {
+                tracing::warn!("campaign: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        tracing::info!(
+            term = reign.term,
+            "this server leads: controllers and placement run here"
+        );
+        let end = shutdown.child_token();
+        let watching = {
+            let (lost, end) = (reign.lost.clone(), end.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = lost.cancelled() => end.cancel(),
+                    () = end.cancelled() => {}
+                }
+            })
+        };
+        let tending = ending(
+            end.clone(),
+            register::tend(client.clone(), register.clone()),
+        );
+        let placing = placement::run(client.clone(), config.placement.clone(), end.clone());
+        let controlling = controllers::run(client.clone(), config.controllers.clone(), end.clone());
+        futures::future::join3(tending, placing, controlling).await;
+        end.cancel();
+        // It only waits for what has happened now.
+        let _ = watching.await;
+        if !shutdown.is_cancelled() {
+            tracing::warn!("this server leads no longer");
+        }
+        reign.resign().await;
+    }
 }
 
 /// What Services may be given.

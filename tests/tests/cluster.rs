@@ -1,0 +1,14 @@
+//! Clusters of real hosts: each with its own server or none, agent, network and runtime.
+
+/// Beginning, joining, leaving, and what goes wrong with them.
+#[path = "cluster/membership.rs"]
+mod membership;
+/// Tokens and certificates of every bad kind.
+#[path = "cluster/trust.rs"]
+mod trust;
+/// Pods on nodes that joined, with berth's own commands.
+#[path = "cluster/usage.rs"]
+mod usage;
+/// Hosts on a wire that become a cluster.
+#[path = "cluster/world.rs"]
+mod world;
