@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use berth_cri::service::CriService;
 use berth_cri::v1;
+use berth_scheduler::pod::volumes::teardown::remove_volumes;
 use berth_scheduler::trust::credential::Credential;
 use berth_scheduler::trust::join::{self, LeaveAnswer, LeaveRequest};
 use berth_scheduler::trust::tls::Shown;
@@ -72,6 +73,7 @@ pub async fn run(settings: &Settings, arguments: &LeaveArguments) -> Result<u8> 
     if let Some(file) = &file {
         remove_network(settings, file).await?;
     }
+    remove_pod_files(settings)?;
     remove_files(&places)?;
     print_line("This machine is in no cluster any more.")?;
     Ok(0)
@@ -182,6 +184,26 @@ async fn remove_pods(settings: &Settings) -> Result<()> {
             .context(attempt.clone())?;
         let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: id };
         engine.remove_pod_sandbox(remove).await.context(attempt)?;
+    }
+    Ok(())
+}
+
+/// Volumes first: mounts are in them, and what is mounted is not ours to remove.
+fn remove_pod_files(settings: &Settings) -> Result<()> {
+    let agent = settings.data_dir.join("agent");
+    let attempt = "remove the files of the cluster's pods";
+    let volumes = match std::fs::read_dir(agent.join("volumes")) {
+        Ok(entries) => entries
+            .collect::<std::io::Result<Vec<_>>>()
+            .context(attempt)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).context(attempt),
+    };
+    for pod in volumes {
+        remove_volumes(&pod.path()).context(attempt)?;
+    }
+    for rest in ["pods", "logs"] {
+        files::remove(&agent.join(rest)).context(attempt)?;
     }
     Ok(())
 }
