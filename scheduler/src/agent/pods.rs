@@ -315,9 +315,7 @@ impl Pods {
             return;
         };
         let uid = identity.uid.clone();
-        if let Some(status) = &pod.status {
-            self.shared.statuses.seen(&identity, status);
-        }
+        self.shared.statuses.seen(&identity, &pod);
         if self.slots.contains_key(&uid) {
             self.say(&uid, Some(pod), Presence::There);
             return;

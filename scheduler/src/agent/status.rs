@@ -41,6 +41,8 @@ struct Entry {
     pod: PodIdentity,
     /// What the server has, as far as is known.
     told: PodStatus,
+    /// When it had it, as it counts.
+    revision: u64,
     wanted: PodStatus,
     /// Counts changes of `wanted`.
     version: u64,
@@ -60,13 +62,23 @@ impl Statuses {
         })
     }
 
-    /// Says what the server has, as it tells itself.
-    pub fn seen(&self, pod: &PodIdentity, status: &PodStatus) {
+    /// Says what the server has, as it tells itself. What this node says of its pods
+    /// holds: where somebody else wrote another status, it is written again.
+    pub fn seen(&self, identity: &PodIdentity, pod: &Pod) {
         let mut pods = self.lock();
-        let entry = entry(&mut pods, pod);
-        // While a write is under way the server's answer to it is newer.
-        if !entry.writing {
-            entry.told = status.clone();
+        let entry = entry(&mut pods, identity);
+        let revision = read_revision(pod);
+        // While a write is under way the server's answer to it is newer; and a watch may
+        // lag behind an answer.
+        if entry.writing || revision < entry.revision {
+            return;
+        }
+        entry.revision = revision;
+        entry.told = pod.status.clone().unwrap_or_default();
+        let said = entry.version > 0;
+        if said && plan_patch(&identity.uid, &entry.told, &entry.wanted).is_some() {
+            entry.version += 1;
+            self.work.notify_one();
         }
     }
 
@@ -153,7 +165,7 @@ impl Statuses {
             match answer {
                 Ok(pod) => {
                     waits.reset();
-                    self.note(uid, &write, pod.and_then(|pod| pod.status));
+                    self.note(uid, &write, pod);
                 }
                 // The pod is no more, or another has its name.
                 Err(error) if is_not_found(&error) || is_conflict(&error) => {
@@ -183,11 +195,12 @@ impl Statuses {
         })
     }
 
-    fn note(&self, uid: &str, write: &Write, told: Option<PodStatus>) {
+    fn note(&self, uid: &str, write: &Write, told: Option<Pod>) {
         let mut pods = self.lock();
         if let Some(entry) = pods.get_mut(uid) {
             if let Some(told) = told {
-                entry.told = told;
+                entry.revision = read_revision(&told);
+                entry.told = told.status.unwrap_or_default();
             }
             entry.written.send_replace(write.version);
         }
@@ -197,6 +210,13 @@ impl Statuses {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The server's count of changes. It is a number in every store that there is; where it
+/// is none, the last one heard of counts.
+fn read_revision(pod: &Pod) -> u64 {
+    let text = pod.metadata.resource_version.as_deref();
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 struct Write {
@@ -209,6 +229,7 @@ fn entry<'a>(pods: &'a mut HashMap<String, Entry>, pod: &PodIdentity) -> &'a mut
     pods.entry(pod.uid.clone()).or_insert_with(|| Entry {
         pod: pod.clone(),
         told: PodStatus::default(),
+        revision: 0,
         wanted: PodStatus::default(),
         version: 0,
         written: watch::channel(0).0,

@@ -211,6 +211,32 @@ async fn pods_run_on_without_agent_and_server() {
 }
 
 #[tokio::test]
+async fn what_others_say_of_a_pod_is_put_right() {
+    let scene = Scene::new();
+    scene.bind("u-1", json!({}));
+    scene.until_phase("Running").await;
+    let ready = |status: &Value| {
+        let conditions = status["conditions"].as_array().unwrap();
+        let ready = conditions
+            .iter()
+            .find(|one| one["type"] == "Ready")
+            .unwrap();
+        ready["status"].clone()
+    };
+    let mut conditions = scene.server.get(POD).unwrap()["status"]["conditions"].clone();
+    for condition in conditions.as_array_mut().unwrap() {
+        condition["status"] = json!("False");
+    }
+    let patch = json!({"status": {"conditions": conditions}});
+    scene.server.merge(POD, &patch);
+    eventually("Ready again", || {
+        let pod = scene.server.get(POD)?;
+        (ready(&pod["status"]) == "True").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_pod_is_taken_over_without_a_flicker() {
     let mut scene = Scene::new();
     scene.bind("u-1", json!({}));

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use berth_runtime::causes::chain;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Pod, PodStatus},
+    api::core::v1::{Pod, PodStatus, Volume},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
@@ -169,7 +169,7 @@ impl Stay {
                 Outcome::Changed => waits.reset(),
                 Outcome::Failed if self.ending().is_some() => return,
                 Outcome::Failed => {
-                    let mut wanted = self.wanted.clone();
+                    let mut wanted = self.news();
                     tokio::select! {
                         () = waits.wait() => {}
                         _ = wanted.changed() => {}
@@ -262,15 +262,13 @@ impl Stay {
         }
         let mut waits = Waits::new(self.shared.config.periods.retry);
         loop {
-            let mut wanted = self.wanted.clone();
+            if self.ending().is_some() {
+                return None;
+            }
+            let mut wanted = self.news();
             let fetched = tokio::select! {
                 fetched = self.fetch() => fetched,
-                _ = wanted.changed() => {
-                    if self.ending().is_some() {
-                        return None;
-                    }
-                    continue;
-                }
+                _ = wanted.changed() => continue,
             };
             match fetched {
                 Ok((objects, missing)) => {
@@ -280,11 +278,11 @@ impl Stay {
                 }
                 Err(error) => {
                     debug!(pod = self.identity.name, %error, "what the pod refers to was not read");
-                    waits.wait().await;
+                    tokio::select! {
+                        () = waits.wait() => {}
+                        _ = wanted.changed() => {}
+                    }
                 }
-            }
-            if self.ending().is_some() {
-                return None;
             }
         }
     }
@@ -338,9 +336,20 @@ impl Stay {
         ))
     }
 
-    /// A pod may do without a secret for pulling, but should know.
+    /// What a pod may do without, but should know.
     fn tell_missing(&self, missing: &[Reference]) {
         let pod = self.pod();
+        let volumes = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten());
+        for volume in volumes.filter(|volume| asks_for_token(volume)) {
+            let text = format!(
+                "volume {:?}: serviceAccountToken is not served, the file is left out",
+                volume.name
+            );
+            self.reporter.tell(EventKind::Warning, "FailedMount", text);
+        }
         let secrets = pod
             .spec
             .iter()
@@ -453,6 +462,13 @@ impl Stay {
         self.reporter.unlink_logs();
     }
 
+    /// What is wanted from now on; what was said before does not count as news.
+    fn news(&self) -> watch::Receiver<Wanted> {
+        let mut wanted = self.wanted.clone();
+        wanted.mark_unchanged();
+        wanted
+    }
+
     fn pod(&self) -> Arc<Pod> {
         Arc::clone(&self.wanted.borrow().pod)
     }
@@ -482,6 +498,12 @@ impl Stay {
         // A second at least, as a kubelet gives: a signal that can be heard.
         Some(Duration::from_secs(seconds.unwrap_or(30).max(1)))
     }
+}
+
+fn asks_for_token(volume: &Volume) -> bool {
+    let projected = volume.projected.iter();
+    let mut sources = projected.flat_map(|source| source.sources.iter().flatten());
+    sources.any(|source| source.service_account_token.is_some())
 }
 
 /// Whether a pod has ended, as the server has it.
