@@ -37,6 +37,8 @@ pub mod attach;
 pub mod cluster;
 /// Networks that plugins make: the Container Network Interface.
 pub mod cni;
+/// Names of services and pods.
+pub mod dns;
 /// What went wrong, and the kind that callers branch on.
 pub mod error;
 /// Files of this crate's state.

@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::StreamExt;
 use ipnet::IpNet;
 use rtnetlink::MulticastGroup;
@@ -20,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::feed::{News, Update};
 use crate::cluster::model::Model;
 use crate::cluster::{ClusterNetConfig, state};
+use crate::dns::server::DnsServer;
+use crate::dns::{Named, Names};
 use crate::error::{Error, ErrorKind};
 use crate::flows::forget_datagrams_to;
 use crate::links::Ipv6;
@@ -31,7 +35,7 @@ use crate::nft::layout::Layout;
 use crate::nft::services::{self as tables, Generation};
 use crate::overlay::{self, Step};
 use crate::services::wanted::{Change, Wanted, picks};
-use crate::services::{self, Elements, Key, Pick, Value};
+use crate::services::{self, Key, Pick, Value};
 
 /// News come in flocks (a deployment rolls); they are put in place together.
 const FLOCK: Duration = Duration::from_millis(5);
@@ -54,7 +58,14 @@ pub(crate) struct Keeper {
     known_picks: BTreeSet<Pick>,
     /// The ruleset that our table was last seen in as wanted.
     verified: Option<Generation>,
+    /// The same for the table that leads answers back. None after the tunnel's
+    /// interface was made, for the chain hangs on it.
+    return_verified: Option<Generation>,
     place: services::Place,
+    names: Names,
+    /// What the DNS server reads.
+    published: Arc<ArcSwap<Names>>,
+    server: Option<DnsServer>,
     dirty: Dirty,
     unwritten_since: Option<Instant>,
 }
@@ -80,7 +91,11 @@ impl Keeper {
             wanted: Wanted::default(),
             known_picks: BTreeSet::new(),
             verified: None,
+            return_verified: None,
             place: services::Place::default(),
+            published: Arc::new(ArcSwap::from_pointee(Names::new(&config.dns.domain))),
+            names: Names::new(&config.dns.domain),
+            server: None,
             dirty: Dirty::default(),
             unwritten_since: None,
             config,
@@ -153,6 +168,7 @@ impl Keeper {
     async fn settle(&mut self) {
         if std::mem::take(&mut self.dirty.nodes) {
             self.model.number_nodes();
+            self.return_verified = None;
             self.settle_place();
         }
         let mut change = self
@@ -162,6 +178,7 @@ impl Keeper {
         let dns = services::plan_dns(&dns.addresses, dns.port);
         change.extend(self.wanted.replace(DNS, dns));
         change.extend(self.plan_services());
+        self.published.store(Arc::new(self.names.clone()));
         if let Err(error) = self.change_tables(&change).await {
             warn(
                 &error,
@@ -190,6 +207,7 @@ impl Keeper {
                 .collect(),
         };
         if place != self.place {
+            self.names.set_pod_ranges(place.pod_ranges.clone());
             self.place = place;
             let all = self.model.services.keys().cloned();
             self.dirty.services.extend(all);
@@ -202,10 +220,11 @@ impl Keeper {
         let mut change = Change::default();
         for name in dirty {
             let slices = by_service.get(name.as_str()).cloned().unwrap_or_default();
-            let elements = match self.model.services.get(&name) {
-                Some(service) => services::plan_service(service, &slices, &self.place),
-                None => Elements::new(),
-            };
+            let service = self.model.services.get(&name);
+            let elements = service.map(|s| services::plan_service(s, &slices, &self.place));
+            let elements = elements.unwrap_or_default();
+            let named = service.map(|service| Named::new(service, &slices));
+            self.names.replace(&name, named);
             change.extend(self.wanted.replace(&name, elements));
         }
         change
@@ -226,6 +245,9 @@ impl Keeper {
         let after = tables::read_generation().await?;
         // Another's batch in between may have touched our table.
         self.verified = after.is_next_after(before).then_some(after);
+        if self.return_verified == Some(before) {
+            self.return_verified = self.verified.or(self.return_verified);
+        }
         Ok(())
     }
 
@@ -280,11 +302,8 @@ impl Keeper {
                 "services are not in place; the next look tries again",
             );
         }
-        if let Err(error) = self.ensure_dns_addresses().await {
-            warn(
-                &error,
-                "the DNS service has no address; the next look tries again",
-            );
+        if let Err(error) = self.look_at_dns().await {
+            warn(&error, "names are not served; the next look tries again");
         }
     }
 
@@ -313,22 +332,43 @@ impl Keeper {
         for step in changes {
             tracing::info!(%step, "overlay");
         }
-        overlay::apply::apply(handle, &steps).await
+        if steps.iter().any(|step| matches!(step, Step::AddDevice(_))) {
+            self.return_verified = None;
+        }
+        overlay::apply::apply(self.links.handle(), &steps).await
     }
 
     async fn look_at_tables(&mut self) -> Result<(), Error> {
         let generation = tables::read_generation().await?;
-        if self.verified == Some(generation) {
+        if self.return_verified != Some(generation) {
+            self.ensure_return_table().await?;
+        }
+        if self.verified != Some(tables::read_generation().await?) {
+            self.ensure_tables().await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure_return_table(&mut self) -> Result<(), Error> {
+        let generation = tables::read_generation().await?;
+        let peers = self.peers();
+        // No interface yet: this node has no range of its own.
+        if index_of(self.links.handle(), overlay::DEVICE)
+            .await
+            .is_err()
+        {
             return Ok(());
         }
-        self.ensure_tables().await?;
-        let peers = self.peers();
-        // The chain hangs on the tunnel's interface, which may not be there yet.
-        let has_device = index_of(self.links.handle(), overlay::DEVICE).await.is_ok();
-        if has_device && !tables::return_stands(&peers).await? {
-            tables::load_return(&peers).await?;
-            self.verified = None;
+        if self.return_verified.is_some() && tables::return_stands(&peers).await? {
+            self.return_verified = Some(generation);
+            return Ok(());
         }
+        tables::load_return(&peers).await?;
+        let after = tables::read_generation().await?;
+        if self.verified == Some(generation) && after.is_next_after(generation) {
+            self.verified = Some(after);
+        }
+        self.return_verified = Some(after);
         Ok(())
     }
 
@@ -343,7 +383,8 @@ impl Keeper {
         peers.collect()
     }
 
-    async fn ensure_dns_addresses(&self) -> Result<(), Error> {
+    /// The addresses first: the server listens at them.
+    async fn look_at_dns(&mut self) -> Result<(), Error> {
         let steps: Vec<LinkStep> = self
             .config
             .dns
@@ -354,7 +395,12 @@ impl Keeper {
                 address: IpNet::from(*address),
             })
             .collect();
-        apply_links(self.links.handle(), &steps, None).await
+        apply_links(self.links.handle(), &steps, None).await?;
+        if self.server.is_none() {
+            let names = Arc::clone(&self.published);
+            self.server = Some(DnsServer::start(&self.config.dns, names).await?);
+        }
+        Ok(())
     }
 
     fn write_if_due(&mut self, age: Duration) {

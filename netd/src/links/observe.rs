@@ -30,7 +30,7 @@ pub async fn observe_host(handle: &Handle, bridge: &str) -> Result<ObservedHost,
         },
         None => ObservedHost {
             routes: read_routes(handle).await?,
-            default_mtu: read_default_mtu(handle).await?,
+            default_mtu: read_mtu_for_pods(handle).await?,
             ..ObservedHost::default()
         },
     })
@@ -249,6 +249,17 @@ async fn read_name(handle: &Handle, index: u32) -> Result<String, Error> {
         .as_ref()
         .and_then(name_of)
         .unwrap_or_else(|| format!("index {index}")))
+}
+
+/// On a node of a cluster pods' packets go through the tunnel, too, which has
+/// less room than the wire.
+async fn read_mtu_for_pods(handle: &Handle) -> Result<Option<u32>, Error> {
+    let to_world = read_default_mtu(handle).await?;
+    let tunnel = read_link(handle, crate::overlay::DEVICE).await?;
+    Ok(to_world
+        .into_iter()
+        .chain(tunnel.as_ref().map(mtu_of))
+        .min())
 }
 
 /// Asks the kernel where it would send a packet to the world, and reads that interface's MTU.

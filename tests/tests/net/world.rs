@@ -121,7 +121,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn new(host: &Host, id: &str) -> Result<Pod> {
+    pub fn new(host: &Host, id: &str) -> Result<Pod> {
         let keeper = host
             .command("unshare")
             .args(["--net", "sleep", "600"])
