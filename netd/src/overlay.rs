@@ -129,6 +129,10 @@ pub struct Device {
 /// One line of one of the kernel's tables.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {
+    /// An IPv4 address of the interface. Without one the kernel takes no packet
+    /// from it whose source is not behind it, "loose" or not
+    /// (`net/ipv4/fib_frontend.c::__fib_validate_source`, `no_addr`).
+    Address(IpNet),
     /// Sends packets of a kind to one of our tables.
     Rule(Rule),
     /// Frames for this MAC address go to that node.
@@ -219,7 +223,11 @@ pub fn desired(config: &OverlayConfig, model: &Model, place: &Place<'_>) -> Opti
     let node = model.nodes.get(place.node)?;
     let local = *node.addresses.first()?;
     let mac = tunnel_mac(node)?;
-    let mut entries = BTreeSet::new();
+    let own_ranges = node.pod_ranges.iter();
+    let mut entries: BTreeSet<Entry> = own_ranges
+        .filter(|range| range.addr().is_ipv4())
+        .map(|range| Entry::Address(IpNet::from(range.network())))
+        .collect();
     for is_v4 in families(place) {
         entries.extend(return_entries(is_v4));
         entries.insert(from_pods(config, is_v4));
@@ -464,6 +472,7 @@ impl fmt::Display for Step {
 impl Entry {
     fn write(&self, f: &mut fmt::Formatter<'_>, verb: &str) -> fmt::Result {
         match self {
+            Self::Address(net) => write!(f, "address {verb} {net} dev {DEVICE}"),
             Self::Rule(rule) => {
                 let family = if rule.is_v4 { "" } else { "-6 " };
                 let (priority, table) = (rule.priority, rule.table);

@@ -164,8 +164,15 @@ pub struct Place {
     pub nodes: Vec<IpAddr>,
 }
 
-/// The elements that one service is.
-pub fn plan_service(service: &Service, slices: &[&Slice], place: &Place) -> Elements {
+/// The elements that one service is. `before` are those that it was: an endpoint
+/// that stays keeps its number, so that clients that are kept with it stay with
+/// it, and one endpoint's change is not a change of all after it.
+pub fn plan_service(
+    service: &Service,
+    slices: &[&Slice],
+    place: &Place,
+    before: &Elements,
+) -> Elements {
     let mut elements = Elements::new();
     if service.external_name.is_some() {
         return elements;
@@ -179,7 +186,8 @@ pub fn plan_service(service: &Service, slices: &[&Slice], place: &Place) -> Elem
                 port: port.port,
             };
             let picked = pick_targets(&targets, address.is_ipv4(), service.internal, place);
-            add_door(&mut elements, door, &picked, service.affinity_seconds);
+            let numbered = picked.numbered(before, |n| Key::Endpoint(door, n), service);
+            add_door(&mut elements, door, &numbered, service.affinity_seconds);
         }
         for address in &service.external_ips {
             let door = Door {
@@ -188,7 +196,8 @@ pub fn plan_service(service: &Service, slices: &[&Slice], place: &Place) -> Elem
                 port: port.port,
             };
             let picked = pick_targets(&targets, address.is_ipv4(), service.external, place);
-            add_door(&mut elements, door, &picked, service.affinity_seconds);
+            let numbered = picked.numbered(before, |n| Key::Endpoint(door, n), service);
+            add_door(&mut elements, door, &numbered, service.affinity_seconds);
         }
         if let Some(number) = port.node_port {
             for family in families(service) {
@@ -199,7 +208,8 @@ pub fn plan_service(service: &Service, slices: &[&Slice], place: &Place) -> Elem
                 };
                 let is_v4 = family == IpFamily::V4;
                 let picked = pick_targets(&targets, is_v4, service.external, place);
-                add_node_door(&mut elements, door, &picked, service.affinity_seconds);
+                let numbered = picked.numbered(before, |n| Key::NodeEndpoint(door, n), service);
+                add_node_door(&mut elements, door, &numbered, service.affinity_seconds);
             }
         }
     }
@@ -266,6 +276,75 @@ enum Picked {
     Nobody,
     /// There are endpoints, and none on this node, where all must be.
     NobodyHere,
+}
+
+impl Picked {
+    /// The same targets in an order that changes as little as can be.
+    fn numbered(self, before: &Elements, key: impl Fn(u16) -> Key, service: &Service) -> Self {
+        let Self::Targets(now) = self else {
+            return self;
+        };
+        let held = (0..).map_while(|number| match before.get(&key(number)) {
+            Some(Value::Target(address, port)) => Some((*address, *port)),
+            _ => None,
+        });
+        let held: Vec<(IpAddr, u16)> = held.collect();
+        Self::Targets(match service.affinity_seconds {
+            Some(_) => keep_numbers(&held, now),
+            None => keep_order(&held, now),
+        })
+    }
+}
+
+type Chosen = (IpAddr, u16, Whose);
+
+/// Who stays keeps its number; into a hole comes whoever has none yet, then the last.
+fn keep_order(held: &[(IpAddr, u16)], now: Vec<Chosen>) -> Vec<Chosen> {
+    let (mut slots, mut new) = seat(held, now);
+    for hole in 0..slots.len() {
+        if hole >= slots.len() {
+            break;
+        }
+        if slots[hole].is_none() {
+            slots[hole] = new.pop();
+        }
+        while hole < slots.len() && slots[hole].is_none() {
+            slots.swap_remove(hole);
+        }
+    }
+    new.reverse();
+    slots.into_iter().flatten().chain(new).collect()
+}
+
+/// As above, but a number that was given out stays in use: a client that was
+/// kept with who left is sent to another, and nobody else is moved.
+fn keep_numbers(held: &[(IpAddr, u16)], now: Vec<Chosen>) -> Vec<Chosen> {
+    let (slots, mut new) = seat(held, now.clone());
+    let mut turn = now.iter().cycle();
+    let filled = slots.into_iter().filter_map(|slot| {
+        let fresh = slot.or_else(|| new.pop());
+        fresh.or_else(|| turn.next().copied())
+    });
+    let mut filled: Vec<Chosen> = filled.collect();
+    new.reverse();
+    filled.extend(new);
+    filled.truncate(MOST_ENDPOINTS);
+    filled
+}
+
+/// Who stays, in its place, and who is new, the first one last. Of one that held
+/// two places the second is free.
+fn seat(held: &[(IpAddr, u16)], now: Vec<Chosen>) -> (Vec<Option<Chosen>>, Vec<Chosen>) {
+    let mut waiting = now;
+    let slots = held
+        .iter()
+        .map(|before| {
+            let place = waiting.iter().position(|(a, p, _)| (*a, *p) == *before)?;
+            Some(waiting.remove(place))
+        })
+        .collect();
+    waiting.reverse();
+    (slots, waiting)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,8 @@ mod cri;
 mod images;
 /// Runs contenders in turn and reduces their times.
 mod measure;
+/// The network between hosts.
+mod net;
 /// `berth-oci` beside other OCI runtimes.
 mod oci;
 /// A pod beside podman's.
@@ -51,6 +53,11 @@ const BENCHES: &[Bench] = &[
         name: "cri",
         what: "what a kubelet's calls cost",
         run: cri::run,
+    },
+    Bench {
+        name: "net",
+        what: "what the network between hosts lets through, and what a change of it costs",
+        run: net::run,
     },
 ];
 

@@ -98,7 +98,9 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
             .command("nft")
             .args(["list", "map", "inet", "berth-services", "endpoints-v4"])
             .output()?;
-        let count = String::from_utf8_lossy(&output.stdout).matches("10.210.9.9").count();
+        let count = String::from_utf8_lossy(&output.stdout)
+            .matches("10.210.9.9")
+            .count();
         ensure!(count >= SERVICES, "{count} services so far");
         Ok(())
     })?;
@@ -115,8 +117,14 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
         host.work_dir().join("one.nft"),
         host.work_dir().join("other.nft"),
     ];
-    fs::write(&one[0], "delete element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 }\nadd element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 : 10.210.1.8 . 80 }\n")?;
-    fs::write(&one[1], "delete element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 }\nadd element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 : 10.210.1.9 . 80 }\n")?;
+    fs::write(
+        &one[0],
+        "delete element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 }\nadd element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 : 10.210.1.8 . 80 }\n",
+    )?;
+    fs::write(
+        &one[1],
+        "delete element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 }\nadd element inet beside endpoints { 10.211.0.1 . tcp . 80 . 0x0 : 10.210.1.9 . 80 }\n",
+    )?;
     nft(host, &whole)?;
     let mut turn = 0;
     let mut contenders = vec![
@@ -288,9 +296,15 @@ fn by_hand(fabric: &Fabric, index: usize) -> Result<End> {
     for line in [
         "link add hand0 mtu 1450 up type bridge".to_owned(),
         format!("address add 10.220.{own}.1/24 dev hand0"),
-        format!("link add hand1 mtu 1450 master hand0 up type veth peer name eth0 mtu 1450 netns {pid}"),
-        format!("link add hand2 address 0a:58:0a:dc:0{own}:00 mtu 1450 up type vxlan id 9 dstport 4790 local 10.99.0.{own} nolearning"),
-        format!("neigh add 10.220.{other}.0 lladdr 0a:58:0a:dc:0{other}:00 dev hand2 nud permanent"),
+        format!(
+            "link add hand1 mtu 1450 master hand0 up type veth peer name eth0 mtu 1450 netns {pid}"
+        ),
+        format!(
+            "link add hand2 address 0a:58:0a:dc:0{own}:00 mtu 1450 up type vxlan id 9 dstport 4790 local 10.99.0.{own} nolearning"
+        ),
+        format!(
+            "neigh add 10.220.{other}.0 lladdr 0a:58:0a:dc:0{other}:00 dev hand2 nud permanent"
+        ),
         format!("route add 10.220.{other}.0/24 via 10.220.{other}.0 dev hand2 onlink"),
     ] {
         ip(host, &line)?;
@@ -343,7 +357,8 @@ fn iperf(from: &Host, to: &Host, path: &[End; 2]) -> Result<f64> {
     let _ = server.wait();
     let report: serde_json::Value = serde_json::from_str(&text).context("iperf3's report")?;
     let rate = &report["end"]["sum_received"]["bits_per_second"];
-    rate.as_f64().with_context(|| format!("iperf3: {}", report["error"]))
+    rate.as_f64()
+        .with_context(|| format!("iperf3: {}", report["error"]))
 }
 
 /// A table with as many elements as ours, for nft to load.
@@ -360,7 +375,11 @@ fn whole_table(host: &Host) -> Result<std::path::PathBuf> {
         "} }\nmap endpoints {\n type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service\n elements = {\n",
     );
     for number in 0..SERVICES {
-        writeln!(text, "{} . tcp . 80 . 0x0 : 10.210.9.9 . 80,", service_address(number))?;
+        writeln!(
+            text,
+            "{} . tcp . 80 . 0x0 : 10.210.9.9 . 80,",
+            service_address(number)
+        )?;
     }
     text.push_str("10.211.0.1 . tcp . 80 . 0x0 : 10.210.9.9 . 80 } }\nchain pick { } }\n");
     let path = host.work_dir().join("whole.nft");
@@ -396,7 +415,10 @@ fn until_connected(client: u32, target: SocketAddr, wanted: bool) -> Result<()> 
 }
 
 fn route_stands(host: &Host) -> Result<()> {
-    let output = host.command("ip").args(["route", "show", "dev", "berth-vx"]).output()?;
+    let output = host
+        .command("ip")
+        .args(["route", "show", "dev", "berth-vx"])
+        .output()?;
     ensure!(!output.stdout.is_empty(), "no route through the tunnel");
     Ok(())
 }

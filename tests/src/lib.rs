@@ -34,6 +34,8 @@ pub mod outcome;
 pub mod patience;
 /// A real registry on loopback.
 pub mod registry;
+/// An API of three kinds, in memory.
+pub mod small_api;
 /// What a test left behind.
 pub mod sweep;
 /// A program on a pseudo-terminal.

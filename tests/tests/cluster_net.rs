@@ -15,10 +15,6 @@
 #[path = "net/world.rs"]
 mod world;
 
-/// An API of three kinds.
-#[path = "cluster_net/api.rs"]
-mod api;
-
 /// Hosts, each with a netd, and pods on them.
 #[path = "cluster_net/hosts.rs"]
 mod hosts;

@@ -221,7 +221,8 @@ impl Keeper {
         for name in dirty {
             let slices = by_service.get(name.as_str()).cloned().unwrap_or_default();
             let service = self.model.services.get(&name);
-            let elements = service.map(|s| services::plan_service(s, &slices, &self.place));
+            let elements = service
+                .map(|s| services::plan_service(s, &slices, &self.place, &self.wanted.of(&name)));
             let elements = elements.unwrap_or_default();
             let named = service.map(|service| Named::new(service, &slices));
             self.names.replace(&name, named);
@@ -269,22 +270,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Connections of datagrams, and clients' affinity, do not end by
-    /// themselves when the endpoint does.
+    /// Flows of datagrams do not end by themselves when the endpoint does.
     async fn forget(&self, change: &Change) {
         let gone = change.endpoints_gone();
         if gone.is_empty() {
             return;
         }
         forget_datagrams_to(&gone).await;
-        let endpoints = gone.iter().map(|(_, address, port)| (*address, *port));
-        let is_sticky = self
-            .known_picks
-            .iter()
-            .any(|p| p.affinity_seconds.is_some());
-        if is_sticky && let Err(error) = tables::forget_affinity(&endpoints.collect()).await {
-            warn(&error, "clients may stay with an endpoint that is gone");
-        }
     }
 
     /// Looks at the kernel and puts right what is not as it should be.

@@ -138,7 +138,8 @@ async fn read_address_messages(handle: &Handle, index: u32) -> Result<Vec<Addres
         .map_err(|error| kernel(format!("RTM_GETADDR(index {index})"), error))
 }
 
-async fn read_addresses(handle: &Handle, index: u32) -> Result<Vec<IpNet>, Error> {
+/// The addresses of one interface.
+pub(crate) async fn read_addresses(handle: &Handle, index: u32) -> Result<Vec<IpNet>, Error> {
     let messages = read_address_messages(handle, index).await?;
     Ok(messages.iter().filter_map(address_of).collect())
 }

@@ -101,7 +101,7 @@ pub(super) fn sets() -> Vec<Set> {
         sticky.extend(door());
         sets.push(
             named("affinity", sticky)
-                .map(target())
+                .map(SetDataType::Value(SetKeyType::Mark))
                 .dynamic()
                 .per_element_timeouts()
                 .size(AFFINITY_SIZE),
@@ -217,47 +217,67 @@ pub(super) fn pick_chain(pick: &Pick) -> ChainSpec {
     let regs = PickRegisters::of(pick.family);
     let mut rules = Vec::new();
     if let Some(seconds) = pick.affinity_seconds {
-        let mut known = family_is(pick.family);
-        known.extend(regs.load_client());
-        known.push(
-            LookupExpr::new(map_name("affinity", pick.family), Register::R0)
-                .dreg(regs.target)
-                .into(),
-        );
-        known.push(regs.remember(pick.family, seconds));
-        known.push(regs.rewrite(pick.family));
         rules.push(rule(
-            known,
-            "a client that was here stays, and its time begins anew",
+            sticky(pick, &regs, seconds),
+            "a client stays with its number, and its time begins anew",
         ));
     }
+    // With affinity it comes to this one only when there is no room to remember.
     let mut picked = family_is(pick.family);
     picked.extend(regs.load_door(pick.at));
-    picked.push(Expr::Numgen {
-        dreg: regs.after_door(pick.at),
-        kind: NumgenKind::Random,
-        modulus: u32::from(pick.count),
-        offset: 0,
-    });
-    let stem = match pick.at {
-        At::Service => "endpoints",
-        At::Node => "node-endpoints",
-    };
-    picked.push(
-        LookupExpr::new(map_name(stem, pick.family), Register::R0)
-            .dreg(regs.target)
-            .into(),
-    );
-    if let Some(seconds) = pick.affinity_seconds {
-        picked.extend(regs.load_client());
-        picked.push(regs.remember(pick.family, seconds));
-    }
-    picked.push(regs.rewrite(pick.family));
+    picked.push(numgen(pick, regs.after_door(pick.at)));
+    picked.extend(regs.rewrite(pick));
     rules.push(rule(picked, "one of the endpoints at random"));
     ChainSpec {
         name: pick.chain(),
         base: None,
         rules,
+    }
+}
+
+/// `update` adds the client with a random number, or finds it and lets it have
+/// the number that it has; so the look-up after it always finds one.
+///
+/// The number takes a detour by the packet's priority: nft 1.0.6 fails an
+/// assertion when it lists a rule where what one map gives is part of the key of
+/// another. The priority matters to queueing disciplines only, and it is that of
+/// a connection's first packet.
+fn sticky(pick: &Pick, regs: &PickRegisters, seconds: u32) -> Vec<Expr> {
+    let mut expressions = family_is(pick.family);
+    expressions.extend(regs.load_client());
+    expressions.push(numgen(pick, regs.number));
+    let affinity = map_name("affinity", pick.family);
+    let timeout = std::time::Duration::from_secs(seconds.into());
+    expressions.push(
+        DynsetExpr::new(DynsetOp::Update, affinity.clone(), Register::R0)
+            .sreg_data(regs.number)
+            .timeout(timeout)
+            .into(),
+    );
+    expressions.push(
+        LookupExpr::new(affinity, Register::R0)
+            .dreg(regs.number)
+            .into(),
+    );
+    expressions.push(Expr::MetaSet {
+        key: MetaKey::Priority,
+        sreg: regs.number,
+    });
+    expressions.extend(regs.load_door(pick.at));
+    expressions.push(Expr::Meta {
+        dreg: regs.after_door(pick.at),
+        key: MetaKey::Priority,
+    });
+    expressions.extend(regs.rewrite(pick));
+    expressions
+}
+
+fn numgen(pick: &Pick, into: Register) -> Expr {
+    Expr::Numgen {
+        dreg: into,
+        kind: NumgenKind::Random,
+        modulus: u32::from(pick.count),
+        offset: 0,
     }
 }
 
@@ -272,6 +292,7 @@ struct PickRegisters {
     words: usize,
     target: Register,
     target_port: Register,
+    number: Register,
 }
 
 impl PickRegisters {
@@ -281,11 +302,13 @@ impl PickRegisters {
                 words: 1,
                 target: word(8),
                 target_port: word(9),
+                number: word(15),
             },
             IpFamily::V6 => Self {
                 words: 4,
                 target: word(10),
                 target_port: word(14),
+                number: word(15),
             },
         }
     }
@@ -318,21 +341,22 @@ impl PickRegisters {
         expressions
     }
 
-    fn remember(&self, family: IpFamily, seconds: u32) -> Expr {
-        let timeout = std::time::Duration::from_secs(seconds.into());
-        DynsetExpr::new(DynsetOp::Update, map_name("affinity", family), Register::R0)
-            .sreg_data(self.target)
-            .timeout(timeout)
-            .into()
-    }
-
-    fn rewrite(&self, family: IpFamily) -> Expr {
-        nat(
-            NatSide::Destination,
-            family,
-            self.target,
-            Some(self.target_port),
-        )
+    /// From the endpoint's key to the new destination.
+    fn rewrite(&self, pick: &Pick) -> [Expr; 2] {
+        let stem = match pick.at {
+            At::Service => "endpoints",
+            At::Node => "node-endpoints",
+        };
+        let endpoint = LookupExpr::new(map_name(stem, pick.family), Register::R0);
+        [
+            endpoint.dreg(self.target).into(),
+            nat(
+                NatSide::Destination,
+                pick.family,
+                self.target,
+                Some(self.target_port),
+            ),
+        ]
     }
 }
 

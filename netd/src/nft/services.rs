@@ -166,40 +166,6 @@ pub(crate) async fn remove() -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets go of the clients that were kept with endpoints that are gone.
-pub(crate) async fn forget_affinity(gone: &BTreeSet<(std::net::IpAddr, u16)>) -> Result<(), Error> {
-    let connection = open()?;
-    let gone: BTreeSet<Vec<u8>> = gone
-        .iter()
-        .map(|(address, port)| target(*address, *port).key().to_vec())
-        .collect();
-    for set in layout::sets() {
-        if !set.name().starts_with("affinity") {
-            continue;
-        }
-        let found = connection
-            .list_set_elements(TABLE, set.name(), Family::Inet)
-            .await
-            .map_err(|error| kernel("NFT_MSG_GETSETELEM", error))?;
-        for element in found {
-            let is_gone = value_bytes(&element).is_some_and(|bytes| gone.contains(bytes));
-            if !is_gone {
-                continue;
-            }
-            let key = SetElement::new(element.key().to_vec());
-            match connection
-                .del_set_elements(&named(set.name()), &[key])
-                .await
-            {
-                // It expired in this moment.
-                Err(error) if error.is_not_found() => {}
-                other => other.map_err(|error| kernel("NFT_MSG_DELSETELEM(affinity)", error))?,
-            }
-        }
-    }
-    Ok(())
-}
-
 async fn rules_stand(
     connection: &Connection<Nftables>,
     layout: &Layout,
@@ -381,14 +347,6 @@ fn same_elements(wanted: &[SetElement], found: &[SetElement]) -> bool {
         rows.collect()
     };
     wanted.len() == found.len() && rows(wanted) == rows(found)
-}
-
-fn value_bytes(element: &SetElement) -> Option<&[u8]> {
-    use nlink::netlink::nftables::SetElementData;
-    match element.data() {
-        Some(SetElementData::Value(bytes)) => Some(bytes),
-        _ => None,
-    }
 }
 
 fn open_wide() -> Result<Connection<Nftables>, Error> {

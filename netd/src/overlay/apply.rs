@@ -75,6 +75,11 @@ async fn bring_up(handle: &Handle, step: &Step) -> Result<(), Error> {
 
 async fn add(handle: &Handle, entry: &Entry, step: &Step) -> Result<(), Error> {
     let done = match entry {
+        Entry::Address(net) => {
+            let index = index_of(handle, DEVICE).await?;
+            let request = handle.address().add(index, net.addr(), net.prefix_len());
+            request.execute().await
+        }
         Entry::Rule(rule) => {
             let mut request = handle.rule().add();
             *request.message_mut() = rule_message(rule);
@@ -115,6 +120,7 @@ async fn add(handle: &Handle, entry: &Entry, step: &Step) -> Result<(), Error> {
 
 async fn remove(handle: &Handle, entry: &Entry, step: &Step) -> Result<(), Error> {
     let done = match entry {
+        Entry::Address(net) => return remove_address(handle, DEVICE, net.addr()).await,
         Entry::Rule(rule) => handle.rule().del(rule_message(rule)).execute().await,
         Entry::Forwarding { mac, node } => {
             let index = index_of(handle, DEVICE).await?;

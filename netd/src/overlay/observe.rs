@@ -14,7 +14,7 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use crate::error::Error;
 use crate::links::Mac;
-use crate::links::observe::{mtu_of, read_link, read_own_interface};
+use crate::links::observe::{mtu_of, read_addresses, read_link, read_own_interface};
 use crate::links::socket::{has_ipv6, kernel};
 use crate::overlay::{
     DEVICE, Device, Entry, MAIN_TABLE, NODES_TABLE, Observed, Packets, RETURN_TABLE, Rule,
@@ -36,6 +36,9 @@ pub async fn observe(handle: &Handle) -> Result<Observed, Error> {
     let index = link.header.index;
     observed.is_up = link.header.flags.contains(LinkFlags::Up);
     observed.device = Some(device_of(&link.attributes, mtu_of(&link)));
+    let addresses = read_addresses(handle, index).await?;
+    let addresses = addresses.into_iter().filter(|net| net.addr().is_ipv4());
+    observed.entries.extend(addresses.map(Entry::Address));
     observed
         .entries
         .extend(read_neighbours(handle, index).await?);
@@ -124,6 +127,12 @@ fn neighbour_of(message: &NeighbourMessage, family: AddressFamily) -> Option<Ent
     let address = message.attributes.iter().find_map(|a| match a {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        // Of a forwarding entry the header does not say which family it is.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+            v4.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from))
+                .ok()
+        }
         _ => None,
     })?;
     let mac = message.attributes.iter().find_map(|a| match a {

@@ -61,7 +61,12 @@ fn a_service_is_two_doors_and_its_endpoints_behind_each() {
         ("10.210.1.6", Condition::Unready, "a"),
     ]);
     assert_eq!(
-        text(&plan_service(&service(), &[&slice], &place())),
+        text(&plan_service(
+            &service(),
+            &[&slice],
+            &place(),
+            &Elements::new()
+        )),
         [
             "services-v4 10.211.0.1 . tcp . 80 : goto pick-v4-2",
             "endpoints-v4 10.211.0.1 . tcp . 80 . 0 : 10.210.1.5 . 8080",
@@ -78,14 +83,14 @@ fn a_service_is_two_doors_and_its_endpoints_behind_each() {
 fn who_drains_serves_only_while_nobody_is_ready() {
     let draining = ("10.210.1.6", Condition::Draining, "a");
     let alone = slice(&[draining]);
-    let elements = plan_service(&service(), &[&alone], &place());
+    let elements = plan_service(&service(), &[&alone], &place(), &Elements::new());
     assert!(
         elements
             .values()
             .any(|value| matches!(value, Value::Target(..)))
     );
     let with_another = slice(&[draining, ("10.210.2.9", Condition::Ready, "b")]);
-    let elements = plan_service(&service(), &[&with_another], &place());
+    let elements = plan_service(&service(), &[&with_another], &place(), &Elements::new());
     let is_used = |value: &Value| *value == Value::Target("10.210.1.6".parse().unwrap(), 8080);
     assert!(!elements.values().any(is_used));
 }
@@ -94,7 +99,12 @@ fn who_drains_serves_only_while_nobody_is_ready() {
 fn without_endpoints_a_service_refuses() {
     let nobody = slice(&[("10.210.1.5", Condition::Unready, "a")]);
     assert_eq!(
-        text(&plan_service(&service(), &[&nobody], &place())),
+        text(&plan_service(
+            &service(),
+            &[&nobody],
+            &place(),
+            &Elements::new()
+        )),
         [
             "refused-v4 10.211.0.1 . tcp . 80 : goto refuse",
             "node-refused-v4 tcp . 30080 : goto refuse",
@@ -108,7 +118,12 @@ fn the_policy_local_uses_this_nodes_endpoints_and_drops_where_there_are_none() {
     service.external = TrafficPolicy::Local;
     let elsewhere = slice(&[("10.210.2.9", Condition::Ready, "b")]);
     assert_eq!(
-        text(&plan_service(&service, &[&elsewhere], &place())),
+        text(&plan_service(
+            &service,
+            &[&elsewhere],
+            &place(),
+            &Elements::new()
+        )),
         [
             "services-v4 10.211.0.1 . tcp . 80 : goto pick-v4-1",
             "endpoints-v4 10.211.0.1 . tcp . 80 . 0 : 10.210.2.9 . 8080",
@@ -126,12 +141,51 @@ fn affinity_and_endpoints_that_are_no_pods_show_in_the_elements() {
         ("10.99.0.2", Condition::Ready, "b"),
         ("192.0.2.7", Condition::Ready, ""),
     ]);
-    let text = text(&plan_service(&service, &[&slice], &place()));
+    let text = text(&plan_service(
+        &service,
+        &[&slice],
+        &place(),
+        &Elements::new(),
+    ));
     assert_eq!(
         text[0],
         "services-v4 10.211.0.1 . tcp . 80 : goto pick-v4-2-60s"
     );
     assert_eq!(text.last().unwrap(), "foreign-v4 192.0.2.7 . tcp . 8080 : ");
+}
+
+#[test]
+fn an_endpoint_that_stays_keeps_its_number() {
+    let mut service = service();
+    service.ports[0].node_port = None;
+    let many: Vec<String> = (10..20).map(|last| format!("10.210.2.{last}")).collect();
+    let of = |names: &[String]| {
+        let rows: Vec<(&str, Condition, &str)> = names
+            .iter()
+            .map(|n| (n.as_str(), Condition::Ready, "b"))
+            .collect();
+        slice(&rows)
+    };
+    let (all, fewer) = (of(&many), of(&[&many[..3], &many[4..]].concat()));
+    for (affinity, expected) in [(None, (3, 2)), (Some(60), (1, 1))] {
+        service.affinity_seconds = affinity;
+        let mut wanted = Wanted::default();
+        let mut put = |slice: &Slice| {
+            let before = wanted.of("n/s");
+            let elements = plan_service(&service, &[slice], &place(), &before);
+            wanted.replace("n/s", elements)
+        };
+        put(&all);
+        let change = put(&fewer);
+        // Without affinity: the door, the one that left, and the last that took its place.
+        assert_eq!((change.removed.len(), change.added.len()), expected);
+        let gone: Vec<_> = change.endpoints_gone().into_iter().collect();
+        assert_eq!(gone, [(Protocol::Tcp, many[3].parse().unwrap(), 8080)]);
+        // And back: whoever comes takes the place that is free.
+        let change = put(&all);
+        assert!(change.added.len() <= 2, "{change:?}");
+        assert_eq!(wanted.len(), 11);
+    }
 }
 
 #[test]
@@ -141,8 +195,14 @@ fn one_endpoint_that_changes_is_one_element_out_and_one_in() {
     service.ports[0].node_port = None;
     let before = slice(&[("10.210.2.8", Condition::Ready, "b")]);
     let after = slice(&[("10.210.2.9", Condition::Ready, "b")]);
-    wanted.replace("n/s", plan_service(&service, &[&before], &place()));
-    let change = wanted.replace("n/s", plan_service(&service, &[&after], &place()));
+    wanted.replace(
+        "n/s",
+        plan_service(&service, &[&before], &place(), &Elements::new()),
+    );
+    let change = wanted.replace(
+        "n/s",
+        plan_service(&service, &[&after], &place(), &Elements::new()),
+    );
     assert_eq!((change.removed.len(), change.added.len()), (1, 1));
     assert_eq!(
         change.endpoints_gone().into_iter().collect::<Vec<_>>(),

@@ -54,6 +54,11 @@ impl Wanted {
         change
     }
 
+    /// The elements of one service.
+    pub fn of(&self, service: &str) -> Elements {
+        self.by_service.get(service).cloned().unwrap_or_default()
+    }
+
     /// All elements.
     pub fn elements(&self) -> impl Iterator<Item = (Key, Value)> + '_ {
         self.all.iter().map(|(key, held)| (*key, held.value))

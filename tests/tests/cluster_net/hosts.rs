@@ -21,14 +21,14 @@ use berth_netd::netd::Netd;
 use berth_netd::network::NetworkConfig;
 use berth_tests::fabric::Fabric;
 use berth_tests::patience::stretched;
+use berth_tests::small_api::SmallApi;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Api;
 use crate::world::{Pod, block_on, run};
 
 pub struct Cluster {
-    pub api: Api,
+    pub api: SmallApi,
     pub fabric: Fabric,
     netds: Vec<Option<Running>>,
     pods: Vec<(usize, Pod)>,
@@ -51,7 +51,7 @@ impl Cluster {
     /// So many hosts, with Nodes and running netds.
     pub fn new(count: usize) -> Cluster {
         let fabric = Fabric::new(count).expect("a fabric needs root");
-        let api = Api::new();
+        let api = SmallApi::new();
         let mut cluster = Cluster {
             api,
             netds: (0..count).map(|_| None).collect(),
@@ -236,6 +236,17 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::env::var_os("HOLD").is_some() && std::thread::panicking() {
+            eprintln!(
+                "HOLD {:?}",
+                self.fabric
+                    .hosts()
+                    .iter()
+                    .map(|h| h.pid())
+                    .collect::<Vec<_>>()
+            );
+            std::thread::sleep(Duration::from_secs(100));
+        }
         for index in 0..self.netds.len() {
             if let Some(running) = self.netds[index].take() {
                 running.shutdown.cancel();

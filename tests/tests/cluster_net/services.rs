@@ -342,7 +342,15 @@ fn a_client_stays_with_its_endpoint_and_leaves_it_when_it_is_gone() {
     let (index, _) = reach(client.pid, at(service_v4(1), 8080), &[&on_a, &on_b]).unwrap();
     let (left, rest) = if index == 0 { ((b, 1), 1) } else { ((a, 0), 0) };
     cluster.put_slices("web", tcp_80(), &[left]);
-    wait_for(&cluster, 0, "goto pick-v4-1-2s");
+    let gone = if index == 0 { a.v4 } else { b.v4 }.to_string();
+    cluster.within(5, || {
+        let map = run(
+            cluster.fabric.host(0),
+            "nft list map inet berth-services endpoints-v4",
+        )?;
+        ensure!(!map.contains(&gone), "{map}");
+        Ok(())
+    });
     let (index, _) = reach(client.pid, at(service_v4(1), 8080), &[&on_a, &on_b]).unwrap();
     assert_eq!(index, rest);
 }

@@ -16,27 +16,36 @@ use futures::stream;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-#[derive(Clone)]
-pub struct Api {
+/// The API; copies are the same one.
+#[derive(Debug, Clone)]
+pub struct SmallApi {
     state: Arc<Mutex<Objects>>,
     news: broadcast::Sender<(String, String)>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Objects {
     revision: u64,
     by_plural: BTreeMap<String, BTreeMap<String, Value>>,
     is_away: bool,
 }
 
-impl Api {
-    pub fn new() -> Api {
-        Api {
+impl Default for SmallApi {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SmallApi {
+    /// One without objects.
+    pub fn new() -> SmallApi {
+        SmallApi {
             state: Arc::default(),
             news: broadcast::channel(65_536).0,
         }
     }
 
+    /// A client that needs no socket.
     pub fn client(&self) -> kube::Client {
         let router = Router::new()
             .route("/api/v1/{plural}", get(serve))
@@ -47,7 +56,7 @@ impl Api {
 
     /// Creates or replaces.
     pub fn put(&self, plural: &str, mut object: Value) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.objects();
         state.revision += 1;
         object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
         let key = key(&object);
@@ -59,8 +68,9 @@ impl Api {
         self.tell(plural, kind, &object);
     }
 
+    /// Deletes `NAMESPACE/NAME`.
     pub fn delete(&self, plural: &str, key: &str) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.objects();
         state.revision += 1;
         let objects = state.by_plural.entry(plural.to_owned()).or_default();
         if let Some(object) = objects.remove(key) {
@@ -70,10 +80,17 @@ impl Api {
 
     /// From now on every request fails, and the watches end; or no longer.
     pub fn set_away(&self, is_away: bool) {
-        self.state.lock().unwrap().is_away = is_away;
+        self.objects().is_away = is_away;
         if is_away {
             self.tell("", "AWAY", &Value::Null);
         }
+    }
+
+    fn objects(&self) -> std::sync::MutexGuard<'_, Objects> {
+        // A test that panicked under the lock has failed already.
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn tell(&self, plural: &str, kind: &str, object: &Value) {
@@ -88,12 +105,12 @@ fn key(object: &Value) -> String {
 }
 
 async fn serve(
-    State(api): State<Api>,
+    State(api): State<SmallApi>,
     Path(plural): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
     let is_watch = query.get("watch").is_some_and(|value| value != "false");
-    let state = api.state.lock().unwrap();
+    let state = api.objects();
     if state.is_away {
         return (axum::http::StatusCode::SERVICE_UNAVAILABLE, "{}").into_response();
     }
