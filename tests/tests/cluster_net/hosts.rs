@@ -236,17 +236,6 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if std::env::var_os("HOLD").is_some() && std::thread::panicking() {
-            eprintln!(
-                "HOLD {:?}",
-                self.fabric
-                    .hosts()
-                    .iter()
-                    .map(|h| h.pid())
-                    .collect::<Vec<_>>()
-            );
-            std::thread::sleep(Duration::from_secs(100));
-        }
         for index in 0..self.netds.len() {
             if let Some(running) = self.netds[index].take() {
                 running.shutdown.cancel();

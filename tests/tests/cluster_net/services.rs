@@ -134,13 +134,14 @@ fn a_node_port_answers_on_every_node_and_the_pod_sees_the_client() {
         wait_for(&cluster, index, "17 . 30080 : goto node-pick-v6-1");
     }
     let outside = cluster.fabric.outside().pid();
-    let (v4, v6) = (
-        listen_tcp(pod.pid, "0.0.0.0", 80),
-        bind_udp(pod.pid, "::", 53),
+    let [own_v4, own_v6] = [pod.v4, pod.v6].map(|address| address.to_string());
+    let (v4, udp) = (
+        listen_tcp(pod.pid, &own_v4, 80),
+        bind_udp(pod.pid, &own_v4, 53),
     );
-    let (udp, tcp6) = (
-        bind_udp(pod.pid, "0.0.0.0", 53),
-        listen_tcp(pod.pid, "::", 80),
+    let (tcp6, v6) = (
+        listen_tcp(pod.pid, &own_v6, 80),
+        bind_udp(pod.pid, &own_v6, 53),
     );
     for index in 0..3 {
         let (node, node_v6) = (
