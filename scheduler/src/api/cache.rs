@@ -140,7 +140,9 @@ impl Cache {
     pub async fn follow(self: Arc<Self>, store: SharedStore, pause: Duration) {
         loop {
             let after = *self.revision.borrow();
-            let outcome = match store.watch("/registry/", after).await {
+            // All keys, also those that hold no objects (of elections, say): they raise the store's
+            // revision too, and a list that wants the newest state waits for it to be told.
+            let outcome = match store.watch("/", after).await {
                 Ok(changes) => self.take_in(changes).await,
                 Err(error) => Err(error),
             };

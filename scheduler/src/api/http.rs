@@ -304,6 +304,13 @@ async fn create(
     body: &Bytes,
 ) -> Result<Response<Body>, ApiError> {
     let body = read_object(&call.headers, body)?;
+    let attempt = Attempt {
+        identity: &call.identity,
+        verb: Verb::Create,
+        target,
+        parameters: &call.parameters,
+    };
+    authorize::check_created(&attempt, &body)?;
     let options = call.write_options()?;
     match target.subresource {
         Some(Subresource::Binding) => subresources::bind(api, &target.place(), &body, &options)

@@ -6,7 +6,11 @@ use axum::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::api::{Api, answer, error::ApiError, openapi::discovery};
+use crate::api::{
+    Api, answer,
+    error::ApiError,
+    openapi::{self, Document, discovery},
+};
 
 /// The version of Kubernetes whose API is served: clients decide by it what to try.
 const KUBERNETES_MINOR: &str = "37";
@@ -82,6 +86,12 @@ pub fn page(
         ["api", version] => discovery::resources("", version),
         ["apis", group] => discovery::group(group),
         ["apis", group, version] => discovery::resources(group, version),
+        ["openapi", "v2"] => return Some(openapi_v2(accept, request)),
+        ["openapi", "v3"] => Some(openapi::v3_index()),
+        ["openapi", "v3", rest @ ..] => match openapi::v3(&rest.join("/")) {
+            Some(document) => return Some(Ok(document_answer(document, request))),
+            None => None,
+        },
         ["metrics"] => return Some(Ok(text(StatusCode::OK, &metrics(api)))),
         _ => None,
     };
@@ -89,6 +99,56 @@ pub fn page(
         Some(value) => Ok(answer::json_response(StatusCode::OK, &value)),
         None => Err(ApiError::no_such_resource()),
     })
+}
+
+/// Go clients ask for version 2 in protocol buffers only, which are not served: they go on without.
+fn openapi_v2(accept: &str, request: &Request<Body>) -> Result<Response<Body>, ApiError> {
+    let takes_json = accept.is_empty()
+        || accept
+            .split(',')
+            .any(|one| one.contains("json") || one.trim().starts_with("*/*"));
+    if takes_json {
+        return Ok(document_answer(openapi::v2(), request));
+    }
+    Err(ApiError::not_acceptable(
+        "only the following media types are accepted: application/json",
+    ))
+}
+
+/// The documents are kept packed: they are large, and most clients unpack.
+fn document_answer(document: &Document, request: &Request<Body>) -> Response<Body> {
+    let quoted = format!("\"{}\"", document.hash);
+    let known = request.headers().get(header::IF_NONE_MATCH);
+    if known.is_some_and(|known| known.as_bytes() == quoted.as_bytes()) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    let encodings = request.headers().get(header::ACCEPT_ENCODING);
+    let unpacks =
+        encodings.is_some_and(|value| value.to_str().is_ok_and(|text| text.contains("gzip")));
+    let body = if unpacks {
+        Body::from(document.gzip.clone())
+    } else {
+        Body::from(document.json())
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("Accept-Encoding, Accept"),
+    );
+    if unpacks {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Ok(tag) = HeaderValue::try_from(quoted) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
 }
 
 fn aggregate(value: &Value) -> Response<Body> {

@@ -254,9 +254,11 @@ impl Parameters {
             (None, false) if self.text("sendInitialEvents").is_none() => {
                 Start::Everything(Version::Newest)
             }
+            (Some(0), false) if self.text("sendInitialEvents").is_some() => Start::Now,
             (Some(0), _) => Start::Everything(Version::Any),
             (Some(revision), true) => Start::Everything(Version::AtLeast(revision)),
-            (revision, false) => Start::After(revision.unwrap_or(0)),
+            (Some(revision), false) => Start::After(revision),
+            (None, false) => Start::Now,
         };
         let bookmarks = match (wants_bookmarks, initial) {
             (false, _) => Bookmarks::None,

@@ -69,6 +69,8 @@ pub enum Start {
     Everything(Version),
     /// With what changes after a revision.
     After(u64),
+    /// With what changes from now on.
+    Now,
 }
 
 /// Whether the client wants to be told how far it is.
@@ -152,6 +154,7 @@ impl Api {
                 snapshot.revision
             }
             Start::After(revision) => revision,
+            Start::Now => self.cache.revision(),
         };
         let source = self.source(query.kind, position, news).await?;
         let now = Instant::now();

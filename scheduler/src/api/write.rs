@@ -314,9 +314,15 @@ impl Api {
         next: &mut Value,
         options: &WriteOptions,
     ) -> Result<(), Outcome> {
-        count_generation(place.kind, &current.value, next);
+        // A change of both halves is the server's own: a binding, say, which no client could make
+        // by an update and which wants nothing new.
+        if part != Part::Both {
+            count_generation(place.kind, &current.value, next);
+        }
         let mut errors = new_finalizers(&current.value, next);
-        errors.extend(admit::validate_update(place.kind, &current.value, next));
+        if part != Part::Both {
+            errors.extend(admit::validate_update(place.kind, &current.value, next));
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(place.kind, &place.name, &errors).into());
         }
