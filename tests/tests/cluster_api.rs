@@ -2,6 +2,8 @@
 //!
 //! kubectl is built by `./x test` into `target/kubelet`.
 
+#[path = "cluster_api/bodies.rs"]
+mod bodies;
 #[path = "cluster_api/kubectl.rs"]
 mod kubectl;
 #[path = "cluster_api/requests.rs"]

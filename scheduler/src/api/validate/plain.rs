@@ -151,7 +151,8 @@ pub(super) fn check_priority_class_update(class: &Value, before: &Value, checks:
     }
 }
 
-/// An event stands in the namespace of what it is about.
+/// An event stands in the namespace of what it is about, and one about what has no
+/// namespace in one of the system's.
 pub(super) fn check_event(event: &Value, checks: &mut Checks) {
     for field in ["involvedObject", "regarding"] {
         if event[field].is_null() {
@@ -159,7 +160,8 @@ pub(super) fn check_event(event: &Value, checks: &mut Checks) {
         }
         let about = text(&event[field], "namespace");
         let here = text(&event["metadata"], "namespace");
-        let fits = about == here || (about.is_empty() && here == "default");
+        let fits =
+            about == here || (about.is_empty() && ["default", "kube-system"].contains(&here));
         if !fits {
             checks.invalid(
                 &format!("{field}.namespace"),
