@@ -64,8 +64,10 @@ pub enum Occasion<'a> {
         /// What changed.
         change: NodeChange,
     },
-    /// A pod came to a node, or its labels changed there.
+    /// A pod came to a node.
     PodCame(&'a PodFacts),
+    /// The labels of a pod on a node changed, or it began to end.
+    PodChanged(&'a PodFacts),
     /// A pod left its node.
     PodLeft(&'a PodFacts, usize),
     /// A namespace's labels changed.

@@ -29,6 +29,7 @@ use crate::placement::{
     filter::{FILTERS, Occasion},
     message,
     news::{self, News},
+    node::NodeChange,
     preemption::{self, Budget, Outcome, Preemption},
     queue::Queue,
     selector::Selector,
@@ -399,7 +400,7 @@ impl Session {
             Some(before) => {
                 let counted_alike = before.cohort == facts.cohort && before.ending == facts.ending;
                 if !counted_alike {
-                    self.reconsider(&Occasion::PodCame(&facts), now);
+                    self.reconsider(&Occasion::PodChanged(&facts), now);
                 }
                 if before.demand != facts.demand || before.uid != facts.uid {
                     self.reconsider(&Occasion::PodLeft(&before, slot), now);
@@ -455,7 +456,7 @@ impl Session {
                 self.see_node(&node, now);
             }
             Event::Apply(node) => self.see_node(&node, now),
-            Event::Delete(node) => self.snapshot.remove_node(&node.name_any()),
+            Event::Delete(node) => self.lose_node(&node.name_any(), now),
             Event::InitDone => {
                 let seen = self.nodes_seen.take().unwrap_or_default();
                 let gone: Vec<String> = self
@@ -466,11 +467,24 @@ impl Session {
                     .filter(|name| !seen.contains(name))
                     .collect();
                 for name in gone {
-                    self.snapshot.remove_node(&name);
+                    self.lose_node(&name, now);
                 }
                 self.is_complete("nodes");
             }
         }
+    }
+
+    /// With a node its domains may go, and the emptiest is another then.
+    fn lose_node(&mut self, name: &str, now: Instant) {
+        let Some(slot) = self.snapshot.slot_named(name) else {
+            return;
+        };
+        self.snapshot.remove_node(name);
+        let change = NodeChange {
+            labels: true,
+            ..NodeChange::default()
+        };
+        self.reconsider(&Occasion::Node { slot, change }, now);
     }
 
     fn see_node(&mut self, node: &Node, now: Instant) {

@@ -43,6 +43,6 @@ fn helps(_: &Snapshot, pod: &PodFacts, occasion: &Occasion<'_>) -> bool {
             .ports
             .iter()
             .any(|wanted| gone.ports.iter().any(|freed| freed.collides(wanted))),
-        Occasion::PodCame(_) | Occasion::Namespace => false,
+        Occasion::PodCame(_) | Occasion::PodChanged(_) | Occasion::Namespace => false,
     }
 }

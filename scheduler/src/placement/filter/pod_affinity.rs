@@ -62,7 +62,7 @@ impl Check for Together<'_> {
 fn helps(snapshot: &Snapshot, pod: &PodFacts, occasion: &Occasion<'_>) -> bool {
     match occasion {
         Occasion::Node { change, .. } => change.labels,
-        Occasion::PodCame(other) | Occasion::PodLeft(other, _) => pod
+        Occasion::PodCame(other) | Occasion::PodChanged(other) | Occasion::PodLeft(other, _) => pod
             .affinity
             .iter()
             .any(|company| snapshot.census.concerns(company.together, other)),

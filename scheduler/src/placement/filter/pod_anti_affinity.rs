@@ -110,10 +110,11 @@ fn helps(snapshot: &Snapshot, pod: &PodFacts, occasion: &Occasion<'_>) -> bool {
                     .iter()
                     .any(|term| census.concerns(*term, pod))
         }
-        // A pod whose labels changed may be refused no longer.
-        Occasion::PodCame(other) => {
+        // A pod whose labels changed may be refused no longer; one more helps nobody.
+        Occasion::PodChanged(other) => {
             !pod.anti_affinity.is_empty() || !other.anti_affinity.is_empty()
         }
+        Occasion::PodCame(_) => false,
         Occasion::Namespace => true,
     }
 }

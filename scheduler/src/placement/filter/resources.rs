@@ -78,6 +78,6 @@ fn helps(snapshot: &Snapshot, pod: &PodFacts, occasion: &Occasion<'_>) -> bool {
             change.roomier && filter::accepts(&FILTER, snapshot, pod, *slot)
         }
         Occasion::PodLeft(_, slot) => filter::accepts(&FILTER, snapshot, pod, *slot),
-        Occasion::PodCame(_) | Occasion::Namespace => false,
+        Occasion::PodCame(_) | Occasion::PodChanged(_) | Occasion::Namespace => false,
     }
 }

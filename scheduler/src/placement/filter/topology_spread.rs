@@ -82,7 +82,7 @@ impl Check for Even<'_> {
 fn helps(snapshot: &Snapshot, pod: &PodFacts, occasion: &Occasion<'_>) -> bool {
     match occasion {
         Occasion::Node { change, .. } => change.labels || change.taints,
-        Occasion::PodCame(other) | Occasion::PodLeft(other, _) => pod
+        Occasion::PodCame(other) | Occasion::PodChanged(other) | Occasion::PodLeft(other, _) => pod
             .wishes
             .spreads
             .iter()

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// No wait of a test is longer.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// An API whose store is gone with the value.
 struct Cluster {
