@@ -335,8 +335,10 @@ async fn history_is_cut_by_number_and_what_lives_stays() {
     };
     let store = EmbeddedStore::open_with(&config).unwrap();
     fill(&store, 60).await;
-    let oldest = wait_for_compaction(&store, 30).await;
-    assert!((35..=41).contains(&oldest), "{oldest}");
+    // The writer cuts behind its answers, so it may have some way to go yet; here it ends.
+    let cut = wait_for_compaction(&store, 39).await;
+    assert!((40..=41).contains(&cut), "{cut}");
+    let oldest = 41;
     let now = store.list(ListRequest::default()).await.unwrap();
     assert_eq!(now.entries.len(), 3);
     assert_eq!(now.revision, 61);
@@ -349,7 +351,7 @@ async fn history_is_cut_by_number_and_what_lives_stays() {
     let seen = changes_until(store.watch("/", oldest).await.unwrap(), 61).await;
     assert_eq!(seen.len() as u64, 61 - oldest);
     assert!(matches!(
-        store.watch("/", oldest - 1).await,
+        store.watch("/", 39).await,
         Err(StoreError::Compacted { .. })
     ));
     assert!(matches!(
