@@ -1,5 +1,8 @@
 //! Clusters of real hosts: each with its own server or none, agent, network and runtime.
 
+/// The demo of a small cluster, with a client that counts failures.
+#[path = "cluster/demo.rs"]
+mod demo;
 /// Beginning, joining, leaving, and what goes wrong with them.
 #[path = "cluster/membership.rs"]
 mod membership;
