@@ -37,9 +37,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     cluster::Cluster,
+    cron_job::CronJobs,
+    daemon_set::DaemonSets,
     deployment::Deployments,
     endpoints::Endpoints,
     garbage::GarbageConfig,
+    job::Jobs,
     namespaces::Namespaces,
     nodes::{Nodes, NodesConfig},
     queue::Backoff,
@@ -49,12 +52,18 @@ use self::{
 
 /// All mirrors, and the writes that go through them.
 pub mod cluster;
+/// A job at each time of a schedule.
+pub mod cron_job;
+/// One pod on every node that can have it.
+pub mod daemon_set;
 /// Moves from one template's pods to the next one's.
 pub mod deployment;
 /// EndpointSlices of services.
 pub mod endpoints;
 /// What belongs to an owner that is gone.
 pub mod garbage;
+/// Pods until enough of them have succeeded.
+pub mod job;
 /// What the API last said of one kind, kept by its watch and by our own writes.
 pub mod mirror;
 /// Names that tell generated objects apart.
@@ -89,6 +98,8 @@ pub struct ControllersConfig {
     pub confirm_after: Duration,
     /// Within how long equal events are folded into one.
     pub fold_events: Duration,
+    /// How long a job's failures make its next pod wait.
+    pub job_backoff: Backoff,
     /// The most pods that one reconciliation creates or deletes.
     pub burst: usize,
     /// When a node is dead, and which addresses its pods get.
@@ -105,6 +116,10 @@ impl Default for ControllersConfig {
             backoff: Backoff::default(),
             confirm_after: Duration::from_secs(10),
             fold_events: Duration::from_secs(600),
+            job_backoff: Backoff {
+                first: Duration::from_secs(10),
+                longest: Duration::from_secs(600),
+            },
             burst: 500,
             nodes: NodesConfig::default(),
             garbage: GarbageConfig::default(),
@@ -129,6 +144,9 @@ fn controllers(cluster: &Arc<Cluster>) -> Vec<Arc<dyn Controller>> {
     vec![
         Arc::new(ReplicaSets),
         Arc::new(Deployments),
+        Arc::new(DaemonSets::default()),
+        Arc::new(Jobs),
+        Arc::new(CronJobs),
         Arc::new(Endpoints),
         Arc::new(Namespaces),
         Arc::new(Nodes::new(cluster.config.nodes.clone())),

@@ -82,6 +82,23 @@ pub fn restarts(pod: &Pod) -> i32 {
         .fold(0, i32::saturating_add)
 }
 
+/// When the last of its containers ended; when it was deleted or made, if no
+/// container tells.
+pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.iter();
+    let containers = status.flat_map(|status| status.container_statuses.iter().flatten());
+    let ended = containers.filter_map(|container| {
+        let ended = container.state.as_ref()?.terminated.as_ref()?;
+        ended.finished_at.as_ref().map(|time| time.0)
+    });
+    let meta = &pod.metadata;
+    let fallback = meta
+        .deletion_timestamp
+        .as_ref()
+        .or(meta.creation_timestamp.as_ref());
+    ended.max().or(fallback.map(|time| time.0))
+}
+
 /// The node it is bound to.
 pub fn node(pod: &Pod) -> Option<&str> {
     let node = pod.spec.as_ref()?.node_name.as_deref();
