@@ -160,22 +160,28 @@ async fn run_only(
     controllers: Vec<Arc<dyn Controller>>,
     shutdown: CancellationToken,
 ) {
-    let mut tasks = JoinSet::new();
+    let mut loops = JoinSet::new();
     // Queues first: a change that a mirror learns before anybody listens would
     // be lost.
     for controller in controllers {
-        tasks.spawn(work::run(
+        loops.spawn(work::run(
             Arc::clone(&cluster),
             controller,
             shutdown.clone(),
         ));
     }
     let recorder = Arc::clone(&cluster.recorder);
-    tasks.spawn(recorder.run(shutdown.clone()));
-    mirrors.start(&mut tasks);
+    loops.spawn(recorder.run(shutdown.clone()));
+    let mut watches = JoinSet::new();
+    mirrors.start(&mut watches);
     shutdown.cancelled().await;
-    tasks.shutdown().await;
+    // Each loop ends its workers and waits for them: who leads next must not meet
+    // one of them still writing.
+    while loops.join_next().await.is_some() {}
+    watches.shutdown().await;
 }
 
 #[cfg(test)]
 mod live_tests;
+#[cfg(test)]
+mod tests;

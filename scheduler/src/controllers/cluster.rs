@@ -298,7 +298,11 @@ impl Cluster {
         let uid = object.meta().uid.clone().unwrap_or_default();
         match self.api_of(object).delete(&key.name, &params).await {
             Ok(answer) => match answer.left() {
-                Some(left) if !is_over(left.meta()) => mirror.take_written(left),
+                // Without the time of its deletion it is the state before, and the
+                // object is gone.
+                Some(left) if left.meta().deletion_timestamp.is_some() && !is_over(left.meta()) => {
+                    mirror.take_written(left);
+                }
                 _ => mirror.take_removed(&key, &uid),
             },
             Err(error) => match WriteError::of(error) {
