@@ -7,7 +7,8 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Node, Pod},
+    api::core::v1::{Binding, Node, Pod},
+    apimachinery::pkg::apis::meta::v1::Status,
 };
 use kube::{
     Api as Client, Resource, ResourceExt,
@@ -180,13 +181,13 @@ async fn live(api: &Client<Pod>, pod: &Pod, turn: usize) -> kube::Result<()> {
         let node = node_of(pod).map_or_else(|| format!("n{turn}"), str::to_owned);
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
             "target": {"kind": "Node", "name": node}});
-        let binding = serde_json::to_vec(&binding).unwrap();
+        let binding: Binding = serde_json::from_value(binding).unwrap();
         return api
-            .create_subresource::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>(
+            .create_subresource::<Binding, Status>(
                 "binding",
                 &name,
                 &PostParams::default(),
-                binding,
+                &binding,
             )
             .await
             .map(|_| ());
