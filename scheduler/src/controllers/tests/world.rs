@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Api, ApiConfig, Identity, local},
-    controllers::{ControllersConfig, daemon_set::plan::node_of, pods, queue::Backoff, run},
+    controllers::{
+        ControllersConfig, daemon_set::plan::node_of, nodes::NodesConfig, pods, queue::Backoff, run,
+    },
     store::embedded::EmbeddedStore,
 };
 
@@ -124,6 +126,12 @@ pub(super) fn config() -> ControllersConfig {
         backoff: quick,
         job_backoff: quick,
         confirm_after: Duration::from_millis(500),
+        // These nodes have no leases, and nobody shall look for them.
+        nodes: NodesConfig {
+            silence: Duration::from_hours(1),
+            toleration: Duration::from_hours(1),
+            ..NodesConfig::default()
+        },
         ..ControllersConfig::default()
     }
 }
