@@ -173,7 +173,8 @@ impl Running {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
-                runtime.block_on(cluster::run(api.client(), config, stop))?;
+                // The client wants a runtime around it when it is made.
+                runtime.block_on(async { cluster::run(api.client(), config, stop).await })?;
                 Ok(())
             });
             if let Err(error) = done {
