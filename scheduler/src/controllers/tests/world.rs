@@ -47,7 +47,10 @@ impl World {
             .unwrap();
         let client = local::client(api, Identity::master("test"));
         for at in 0..nodes {
-            let node = json!({"metadata": {"name": format!("n{at}")}});
+            // One that is not ready gets a taint, and no pod of a DaemonSet.
+            let ready = json!([{"type": "Ready", "status": "True"}]);
+            let node =
+                json!({"metadata": {"name": format!("n{at}")}, "status": {"conditions": ready}});
             let node: Node = serde_json::from_value(node).unwrap();
             let nodes: Client<Node> = Client::all(client.clone());
             nodes.create(&PostParams::default(), &node).await.unwrap();
