@@ -77,7 +77,8 @@ impl Settings {
     /// `BERTH_LOG` chooses finer, as `tracing_subscriber::EnvFilter` has it.
     pub fn start_tracing(&self) {
         let default = match self.verbose {
-            0 => "warn",
+            // What fails there is told once, by the command.
+            0 => "warn,kube_client=off",
             1 => "info",
             _ => "debug,hyper=info,h2=info,rustls=info",
         };
@@ -86,6 +87,8 @@ impl Settings {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // A log file shows colours as noise.
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_target(false)
             .try_init();
     }

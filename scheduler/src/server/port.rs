@@ -36,6 +36,9 @@ use crate::trust::connect::bound_silence;
 use crate::trust::credential::{Subject, subject};
 use crate::trust::register::{Register, is_in_date};
 
+/// How long an answer may take that was begun before its certificate was revoked.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Bounds of the port.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -190,8 +193,14 @@ async fn connection(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        // What is under way is cut: a watch would tell on what is no longer its business.
-        () = revoked => return,
+        () = revoked => {
+            tracing::debug!(%address, "a connection's certificate was revoked");
+            connection.as_mut().graceful_shutdown();
+            // A node that leaves hears that it has left; a watch is cut, for it would
+            // tell on what is no longer its business.
+            let grace = tokio::time::timeout(LAST_WORDS, connection);
+            grace.await.unwrap_or(Ok(()))
+        }
         () = until(ends) => {
             tracing::debug!(%address, "a connection's certificate has ended");
             connection.as_mut().graceful_shutdown();

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use berth_tests::patience::stretched;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 
 use crate::world::{Cluster, text};
 
@@ -42,6 +44,30 @@ fn hosts_join_are_ready_and_leave_again() {
     cluster.until_ready(1, "True", PATIENCE);
     cluster.berth(1, &["cluster", "leave"]);
     cluster.berth(0, &["cluster", "leave", "--destroy-cluster"]);
+}
+
+#[test]
+fn a_host_that_is_cut_off_is_noticed_and_comes_back() {
+    let mut cluster = Cluster::start(2);
+    let nodes: Api<Node> = Api::all(cluster.client());
+    let ready = |cluster: &Cluster| {
+        let node = cluster.block_on(nodes.get("host-1"))?;
+        let status = node.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let ready = conditions.into_iter().find(|one| one.type_ == "Ready");
+        anyhow::Ok(ready.is_some_and(|ready| ready.status == "True"))
+    };
+    assert!(ready(&cluster).unwrap());
+    cluster.fabric().cut_off(1).unwrap();
+    cluster.until("the cut is noticed", PATIENCE, || {
+        ensure!(!ready(&cluster)?, "it is ready");
+        Ok(())
+    });
+    cluster.fabric().restore(1).unwrap();
+    cluster.until("it is back", PATIENCE, || {
+        ensure!(ready(&cluster)?, "it is not ready");
+        Ok(())
+    });
 }
 
 #[test]

@@ -45,7 +45,13 @@ fn a_pod_runs_on_the_second_node_and_is_looked_into() {
     let begun = Instant::now();
     let cluster = Cluster::start(2);
     let file = cluster.host(0).work_dir().join("far.yaml");
-    std::fs::write(&file, FAR).unwrap();
+    // By the registry's own address, as a company's images are named.
+    let image = cluster.registry().reference("library/busybox", "1.37");
+    std::fs::write(
+        &file,
+        FAR.replace("image: busybox", &format!("image: {image}")),
+    )
+    .unwrap();
     let said = cluster.berth(0, &["apply", "-f", &file.display().to_string()]);
     assert_eq!(said, "pod/far created\n");
     cluster.until("the pod runs", PATIENCE, || {

@@ -205,6 +205,8 @@ fn remove_pod_files(settings: &Settings) -> Result<()> {
     for rest in ["pods", "logs"] {
         files::remove(&agent.join(rest)).context(attempt)?;
     }
+    // The range that the cluster had given to this node's pods is another's soon.
+    files::remove(&settings.data_dir.join("pod-cidr.json")).context(attempt)?;
     Ok(())
 }
 
