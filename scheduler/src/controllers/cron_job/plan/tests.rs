@@ -63,7 +63,7 @@ fn a_time_makes_one_job_named_by_its_minute() {
     let due = plan_cron_job(&cron, &[], at("2026-01-01T00:10:02Z"));
     let minute = at("2026-01-01T00:10:00Z").as_second() / 60;
     let name = format!("backup-{minute}");
-    assert_eq!(created(&due), [name.clone()]);
+    assert_eq!(created(&due), std::slice::from_ref(&name));
     assert_eq!(due.again.unwrap().as_secs(), 598);
     let Action::Create(made) = &due.actions[0] else {
         panic!()
