@@ -1,5 +1,10 @@
 //! Clusters of real hosts: each with its own server or none, agent, network and runtime.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite's own functions may panic as its tests may"
+)]
+
 /// The demo of a small cluster, with a client that counts failures.
 #[path = "cluster/demo.rs"]
 mod demo;

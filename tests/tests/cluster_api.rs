@@ -2,6 +2,11 @@
 //!
 //! kubectl is built by `./x test` into `target/kubelet`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite's own functions may panic as its tests may"
+)]
+
 #[path = "cluster_api/bodies.rs"]
 mod bodies;
 #[path = "cluster_api/kubectl.rs"]

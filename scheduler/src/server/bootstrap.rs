@@ -169,6 +169,18 @@ async fn renew(
 ) -> Result<Json<JoinAnswer>, Refused> {
     let node = member(&peer)?;
     let answer = bootstrap.sign(node, &request.request, Older::Held).await?;
+    // Whoever was removed while this was signed must not go on with what is new.
+    if let Some(subject) = &peer.subject
+        && register::is_revoked(&bootstrap.client, &subject.serial)
+            .await
+            .map_err(failed)?
+    {
+        register::revoke(&bootstrap.client, &bootstrap.register, node)
+            .await
+            .map_err(failed)?;
+        let text = "this node's certificate was revoked: nothing was renewed";
+        return Err(Refused::unauthorized(text));
+    }
     tracing::info!(node, "a node renewed its certificate");
     Ok(Json(answer))
 }

@@ -294,7 +294,10 @@ fn params(name: &DistinguishedName, life: Duration) -> Result<CertificateParams,
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(|_| TrustError::certificate("read the clock", "it is before 1970"))?;
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + now.saturating_sub(CLOCKS_DIFFER_BY);
+    // What is added before the beginning counts as time that is over, and a short life
+    // must not be due for renewal when it begins.
+    let before = CLOCKS_DIFFER_BY.min(life / 10);
+    params.not_before = epoch + now.saturating_sub(before);
     params.not_after = epoch + now + life;
     Ok(params)
 }

@@ -126,6 +126,17 @@ pub async fn record(
     write(&maps, [(subject.serial.clone(), Some(record))]).await
 }
 
+/// Whether the register says now that a certificate is refused.
+///
+/// # Errors
+///
+/// [`TrustError::Api`].
+pub async fn is_revoked(client: &kube::Client, serial: &str) -> Result<bool, TrustError> {
+    let map = ensure(client).await?.get(NAME).await?;
+    let found = records(&map).find(|(known, _)| known == serial);
+    Ok(found.is_some_and(|(_, record)| record.revoked.is_some()))
+}
+
 /// What becomes of a node's older certificates when it gets a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Older {

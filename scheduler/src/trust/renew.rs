@@ -13,6 +13,9 @@ use std::time::{Duration, SystemTime};
 use super::tls::Shown;
 use super::{TrustError, join};
 
+/// Between two renewals at the least.
+const LEAST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Whose certificate is renewed, where it lies, and who renews it.
 #[derive(Debug, Clone)]
 pub struct Renewal {
@@ -46,7 +49,11 @@ pub async fn run(renewal: Renewal, shown: Arc<Shown>) {
             continue;
         }
         match renew(&renewal, &shown).await {
-            Ok(()) => tracing::info!("the node's certificate was renewed"),
+            Ok(()) => {
+                tracing::info!("the node's certificate was renewed");
+                // However wrong a clock is, nobody is asked without a pause.
+                tokio::time::sleep(LEAST_PAUSE).await;
+            }
             Err(error) => {
                 let chain = berth_runtime::causes::chain(&error);
                 tracing::warn!("renew the node's certificate: {chain}");

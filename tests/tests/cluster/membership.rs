@@ -1,6 +1,8 @@
+use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::ensure;
+use berth_tests::host::in_network_of;
 use berth_tests::patience::stretched;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -96,22 +98,14 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         nothing(0);
     }
     // A port in use.
-    let mut taker = cluster.host(0).command("nc");
-    let mut taker = taker
-        .args(["-l", "-p", "6443", "-s", "0.0.0.0"])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    cluster.until("the port is taken", PATIENCE, || {
-        let listening = cluster.host(0).command("ss").args(["-ltn"]).output()?;
-        ensure!(text(&listening.stdout).contains(":6443"), "not yet");
-        Ok(())
+    let taker = in_network_of(cluster.host(0).pid(), || {
+        Ok(TcpListener::bind(("0.0.0.0", 6443))?)
     });
+    let taker = taker.unwrap();
     let said = cluster.berth_fails(0, &["cluster", "init"]);
     assert!(said.contains("6443") && said.contains("in use"), "{said}");
     nothing(0);
-    taker.kill().unwrap();
-    taker.wait().unwrap();
+    drop(taker);
 
     // Nobody answers there.
     let token = format!("berth-1-abcdef.0123456789abcdef-{}", "0".repeat(64));

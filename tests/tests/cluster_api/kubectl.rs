@@ -317,48 +317,32 @@ fn nodes_are_cordoned_and_namespaces_made() {
             .prints(&["taint", "node", "n1", "k=v:NoSchedule"])
             .contains("node/n1 tainted")
     );
-    server.prints(&["create", "namespace", "team"]);
-    server.prints(&[
-        "create",
-        "configmap",
-        "settings",
-        "-n",
-        "team",
-        "--from-literal",
-        "a=b",
-    ]);
-    server.prints(&[
-        "create",
-        "secret",
-        "generic",
-        "key",
-        "-n",
-        "team",
-        "--from-literal",
-        "a=b",
-    ]);
-    server.prints(&[
-        "create",
-        "service",
-        "clusterip",
-        "web",
-        "-n",
-        "team",
-        "--tcp",
-        "80:8080",
-    ]);
-    server.prints(&["create", "job", "once", "-n", "team", "--image", "i"]);
-    server.prints(&[
-        "create",
-        "cronjob",
-        "often",
-        "-n",
-        "team",
-        "--image",
-        "i",
-        "--schedule",
-        "* * * * *",
-    ]);
+    // Its generators send protocol buffers, which are not served; what they print is
+    // applied as any file.
+    for words in [
+        &["namespace", "team"][..],
+        &["configmap", "settings", "--from-literal", "a=b"],
+        &["secret", "generic", "key", "--from-literal", "a=b"],
+        &["service", "clusterip", "web", "--tcp", "80:8080"],
+        &["job", "once", "--image", "i"],
+        &[
+            "cronjob",
+            "often",
+            "--image",
+            "i",
+            "--schedule",
+            "* * * * *",
+        ],
+    ] {
+        let mut create = vec!["create"];
+        create.extend(words);
+        create.extend(["--dry-run=client", "-o", "yaml"]);
+        if words[0] != "namespace" {
+            create.extend(["-n", "team"]);
+        }
+        let made = server.file("made.yaml", &server.prints(&create));
+        server.prints(&["apply", "-f", &made]);
+    }
     for kind in [
         "configmap/settings",
         "secret/key",
