@@ -161,6 +161,9 @@ async fn connection(
     };
     let subject = shown_by(&stream).map(Arc::new);
     let ends = subject.as_ref().map(|subject| subject.not_after);
+    let was_revoked = subject
+        .as_ref()
+        .is_some_and(|subject| port.register.is_revoked(&subject.serial));
     let revoked = async {
         match &subject {
             Some(subject) => port.register.revoked(&subject.serial).await,
@@ -195,7 +198,10 @@ async fn connection(
         }
         () = revoked => {
             tracing::debug!(%address, "a connection's certificate was revoked");
-            connection.as_mut().graceful_shutdown();
+            // Who comes with such a one is told so: that takes one request.
+            if !was_revoked {
+                connection.as_mut().graceful_shutdown();
+            }
             // A node that leaves hears that it has left; a watch is cut, for it would
             // tell on what is no longer its business.
             let grace = tokio::time::timeout(LAST_WORDS, connection);
