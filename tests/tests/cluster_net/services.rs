@@ -20,7 +20,7 @@ fn tcp_80() -> Value {
 
 /// Waits until a host's table holds an element for the service.
 fn wait_for(cluster: &Cluster, index: usize, text: &str) {
-    cluster.within(5, || {
+    cluster.within(20, || {
         let table = run(
             cluster.fabric.host(index),
             "nft -n list table inet berth-services",
@@ -45,6 +45,8 @@ fn two_behind_one(cluster: &mut Cluster) -> (At, At) {
     );
     cluster.put_slices("web", tcp_80(), &[(a, 0), (b, 1)]);
     for index in 0..2 {
+        // A slice a family: they come one after the other.
+        wait_for(cluster, index, "goto node-pick-v4-2");
         wait_for(cluster, index, "goto node-pick-v6-2");
     }
     (a, b)
@@ -107,6 +109,7 @@ fn a_pod_reaches_itself_through_its_service() {
     let a = cluster.pod(0, "a");
     cluster.put_service("web", 1, json!({"ports": [{"name": "http", "port": 8080}]}));
     cluster.put_slices("web", tcp_80(), &[(a, 0)]);
+    wait_for(&cluster, 0, "goto pick-v4-1");
     wait_for(&cluster, 0, "goto pick-v6-1");
     for (any, service) in [("0.0.0.0", service_v4(1)), ("::", service_v6(1))] {
         let listener = listen_tcp(a.pid, any, 80);
@@ -131,6 +134,7 @@ fn a_node_port_answers_on_every_node_and_the_pod_sees_the_client() {
         {"name": "dns", "protocol": "UDP", "port": 53}]);
     cluster.put_slices("web", ports, &[(pod, 1)]);
     for index in 0..3 {
+        wait_for(&cluster, index, "17 . 30080 : goto node-pick-v4-1");
         wait_for(&cluster, index, "17 . 30080 : goto node-pick-v6-1");
     }
     let outside = cluster.fabric.outside().pid();
@@ -314,6 +318,7 @@ fn a_client_stays_with_its_endpoint_and_leaves_it_when_it_is_gone() {
     );
     cluster.put_slices("web", tcp_80(), &[(a, 0), (b, 1)]);
     wait_for(&cluster, 0, "goto pick-v4-2-2s");
+    wait_for(&cluster, 0, "goto pick-v6-2-2s");
     let client = cluster.pod(0, "client");
     for (any, service) in [("0.0.0.0", service_v4(1)), ("::", service_v6(1))] {
         let listeners = [listen_tcp(a.pid, any, 80), listen_tcp(b.pid, any, 80)];
