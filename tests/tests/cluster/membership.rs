@@ -1,3 +1,5 @@
+//! Beginning, joining, leaving, and what goes wrong with them.
+
 use std::net::TcpListener;
 use std::time::Duration;
 

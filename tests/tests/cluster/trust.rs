@@ -1,3 +1,5 @@
+//! Tokens and certificates of every bad kind.
+
 use std::time::Duration;
 
 use anyhow::ensure;

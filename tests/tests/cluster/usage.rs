@@ -1,3 +1,5 @@
+//! Pods on nodes that joined, with berth's own commands.
+
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;

@@ -1,3 +1,5 @@
+//! A cluster without machines: a real API in this process, and nodes that only say that they run pods.
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
