@@ -7,6 +7,8 @@ pub mod agent;
 pub mod api;
 /// The control loops: each makes one kind of object true.
 pub mod controllers;
+/// What a pod demands of its node, read straight from the API's objects.
+pub mod demands;
 /// Nodes that only pretend, for tests and benchmarks.
 pub mod hollow;
 /// Reading manifests: every mistake in one go, each with its line.

@@ -6,16 +6,14 @@
 //!
 //! Read more: kubelet, `lifecycle.predicate`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{
-        Container, ContainerPort, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
-        Taint, Toleration,
-    },
+    api::core::v1::{Container, ContainerPort, Node, Pod, PodSpec},
     apimachinery::pkg::api::resource::Quantity,
 };
 
+use crate::demands;
 use crate::manifest::quantity;
 
 /// Why a pod cannot run here.
@@ -214,62 +212,15 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
 }
 
 fn check_selector(spec: &PodSpec, node: &Node) -> Result<(), Refusal> {
-    let labels = node.metadata.labels.clone().unwrap_or_default();
-    let selected = spec
-        .node_selector
-        .iter()
-        .flatten()
-        .all(|(key, value)| labels.get(key) == Some(value));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|affinity| {
-            affinity
-                .required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-    let wanted = required.is_none_or(|selector| {
-        let mut terms = selector.node_selector_terms.iter();
-        terms.any(|term| term_holds(term, node, &labels))
-    });
-    match selected && wanted {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let none = demands::Labels::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&none);
+    match demands::selects(spec, name, labels) {
         true => Ok(()),
         false => Err(refusal(
             "NodeAffinity",
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
         )),
-    }
-}
-
-fn term_holds(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {
-    let name = node.metadata.name.clone().unwrap_or_default();
-    let fields = BTreeMap::from([("metadata.name".to_owned(), name)]);
-    let by_label = term.match_expressions.iter().flatten();
-    let by_field = term.match_fields.iter().flatten();
-    // A term that says nothing chooses nothing.
-    let says_something = by_label.clone().next().is_some() || by_field.clone().next().is_some();
-    says_something
-        && by_label.into_iter().all(|rule| rule_holds(rule, labels))
-        && by_field.into_iter().all(|rule| rule_holds(rule, &fields))
-}
-
-fn rule_holds(rule: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
-    let value = labels.get(&rule.key);
-    let values: BTreeSet<&String> = rule.values.iter().flatten().collect();
-    let number = |text: &String| text.parse::<i64>().ok();
-    let compared = || {
-        let limit = values.iter().next().and_then(|text| number(text))?;
-        Some((value.and_then(number)?, limit))
-    };
-    match rule.operator.as_str() {
-        "In" => value.is_some_and(|value| values.contains(value)),
-        "NotIn" => value.is_none_or(|value| !values.contains(value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compared().is_some_and(|(value, limit)| value > limit),
-        "Lt" => compared().is_some_and(|(value, limit)| value < limit),
-        _ => false,
     }
 }
 
@@ -280,11 +231,7 @@ fn check_taints(spec: &PodSpec, node: &Node) -> Result<(), Refusal> {
         .into_iter()
         .flatten()
         .filter(|taint| taint.effect == "NoExecute")
-        .find(|taint| {
-            !tolerations
-                .iter()
-                .any(|toleration| tolerates(toleration, taint))
-        });
+        .find(|taint| !demands::is_borne(taint, tolerations));
     match unbearable {
         None => Ok(()),
         Some(taint) => Err(refusal(
@@ -296,17 +243,6 @@ fn check_taints(spec: &PodSpec, node: &Node) -> Result<(), Refusal> {
             ),
         )),
     }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    let value = |text: &Option<String>| text.clone().unwrap_or_default();
-    (effect.is_empty() || effect == taint.effect)
-        && match toleration.operator.as_deref() {
-            Some("Exists") => key.is_empty() || key == taint.key,
-            _ => key == taint.key && value(&toleration.value) == value(&taint.value),
-        }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
-};
+use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
+
+use crate::demands::{is_borne, selects};
 
 /// What of a node decides.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,18 +58,13 @@ pub enum Eligibility {
 /// What a node can have of a pod with this spec and the default tolerations.
 pub fn eligibility(spec: &PodSpec, node: &NodeFacts) -> Eligibility {
     let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    if named.is_some_and(|name| name != node.name) || !selects(spec, node) {
+    if named.is_some_and(|name| name != node.name) || !selects(spec, &node.name, &node.labels) {
         return Eligibility::No;
     }
     let tolerations = tolerations(spec);
-    let bears = |taint: &Taint| {
-        taint.effect == "PreferNoSchedule" || tolerations.iter().any(|of| tolerates(of, taint))
-    };
     let unbearable = |effect: &str| {
-        let taints = node.taints.iter();
-        taints
-            .filter(|taint| taint.effect == effect)
-            .any(|taint| !bears(taint))
+        let mut taints = node.taints.iter();
+        taints.any(|taint| taint.effect == effect && !is_borne(taint, &tolerations))
     };
     match () {
         () if unbearable("NoExecute") => Eligibility::No,
@@ -106,77 +101,6 @@ pub fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
         }
     }
     all
-}
-
-/// Whether a toleration bears a taint.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    let key = named(&toleration.key);
-    let effect = named(&toleration.effect);
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    if effect.is_some_and(|effect| effect != taint.effect) {
-        return false;
-    }
-    match key {
-        Some(key) if key != taint.key => false,
-        Some(_) if exists => true,
-        None => exists,
-        Some(_) => {
-            toleration.value.as_deref().unwrap_or_default()
-                == taint.value.as_deref().unwrap_or_default()
-        }
-    }
-}
-
-/// Whether a pod's node selector and required node affinity match a node.
-fn selects(spec: &PodSpec, node: &NodeFacts) -> bool {
-    let mut wanted = spec.node_selector.iter().flatten();
-    if !wanted.all(|(key, value)| node.labels.get(key) == Some(value)) {
-        return false;
-    }
-    let affinity = spec
-        .affinity
-        .as_ref()
-        .and_then(|of| of.node_affinity.as_ref());
-    let required = affinity.and_then(|of| {
-        of.required_during_scheduling_ignored_during_execution
-            .as_ref()
-    });
-    required.is_none_or(|required| {
-        let terms = &required.node_selector_terms;
-        terms.iter().any(|term| matches_term(term, node))
-    })
-}
-
-fn matches_term(term: &NodeSelectorTerm, node: &NodeFacts) -> bool {
-    let labels = term.match_expressions.iter().flatten();
-    let fields = term.match_fields.iter().flatten();
-    let is_empty = labels.clone().count() + fields.clone().count() == 0;
-    // An empty term matches no node (and not all).
-    !is_empty
-        && labels
-            .into_iter()
-            .all(|of| holds(of, node.labels.get(&of.key).map(String::as_str)))
-        && fields
-            .into_iter()
-            .all(|of| of.key == "metadata.name" && holds(of, Some(&node.name)))
-}
-
-fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let among = value.is_some_and(|value| values.iter().any(|of| of == value));
-    let number = |text: &str| text.parse::<i64>().ok();
-    let bound = values.first().and_then(|bound| number(bound));
-    let pair = value.and_then(number).zip(bound);
-    match requirement.operator.as_str() {
-        "In" => among,
-        "NotIn" => !among,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => pair.is_some_and(|(value, bound)| value > bound),
-        "Lt" => pair.is_some_and(|(value, bound)| value < bound),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
 use super::plan::{NOT_READY, UNREACHABLE};
 use crate::controllers::pods;
+use crate::demands::tolerates;
 
 /// By what pods are judged.
 pub struct Rules {
@@ -112,24 +113,6 @@ fn end_under(taint: &Taint, tolerations: &[&Toleration], rules: &Rules) -> Optio
         .filter_map(|toleration| toleration.toleration_seconds)
         .min()
         .map(after)
-}
-
-/// Whether a toleration is for a taint.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let any = |wanted: &Option<String>, found: &str| {
-        wanted
-            .as_deref()
-            .is_none_or(|wanted| wanted.is_empty() || wanted == found)
-    };
-    let value = || {
-        toleration.value.as_deref().unwrap_or_default()
-            == taint.value.as_deref().unwrap_or_default()
-    };
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    let all_keys = toleration.key.as_deref().unwrap_or_default().is_empty();
-    any(&toleration.effect, &taint.effect)
-        && any(&toleration.key, &taint.key)
-        && (exists || (!all_keys && value()))
 }
 
 /// How long until then; none if that is over.
