@@ -17,6 +17,8 @@ pub mod manifest;
 pub mod placement;
 /// A pod on one node: from its spec to running containers, and to its end.
 pub mod pod;
+/// When a CronJob is due.
+pub mod schedule;
 /// The server's process: the API over TLS, joining, and what the leader runs.
 pub mod server;
 /// The cluster's memory: keys, values, revisions and watches; a file of redb, or etcd.

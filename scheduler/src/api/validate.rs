@@ -22,8 +22,6 @@ pub mod names;
 mod plain;
 /// Rules of a pod's spec.
 mod pod;
-/// Whether a text is a CronJob's schedule.
-pub mod schedule;
 /// Rules of Services and EndpointSlices.
 mod services;
 /// Rules of a pod's volumes.

@@ -27,8 +27,6 @@ use plan::Action;
 
 /// What to do, as values.
 pub mod plan;
-/// The grammar of schedules, and their next time.
-pub mod schedule;
 
 /// Keeps CronJobs.
 pub struct CronJobs;

@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use super::{
     checks::{Checks, IMMUTABLE, is_set, text},
-    pod, schedule,
+    pod,
 };
-use crate::api::{error::FieldError, selector::LabelSelector};
+use crate::{
+    api::{error::FieldError, selector::LabelSelector},
+    schedule::Schedule,
+};
 
 pub(super) fn check_deployment(object: &Value, checks: &mut Checks) {
     let spec = &object["spec"];
@@ -232,8 +235,8 @@ pub(super) fn check_cron_job(object: &Value, checks: &mut Checks) {
             &spec["schedule"],
             "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
         );
-    } else if let Some(why) = schedule::problem(text_of_schedule) {
-        checks.invalid("spec.schedule", &spec["schedule"], &why);
+    } else if let Err(why) = Schedule::parse(text_of_schedule) {
+        checks.invalid("spec.schedule", &spec["schedule"], &why.to_string());
     }
     if let Some(zone) = spec["timeZone"].as_str() {
         check_time_zone(zone, checks);

@@ -12,8 +12,8 @@ use k8s_openapi::{
 };
 use kube::Resource;
 
-use super::schedule::Schedule;
 use crate::controllers::{names, recorder::Weight};
+use crate::schedule::Schedule;
 
 /// The time that a Job was scheduled for.
 pub const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";

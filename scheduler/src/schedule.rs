@@ -5,7 +5,7 @@
 //!   │ ┌─────── hour          0-23
 //!   │ │ ┌───── day of month  1-31
 //!   │ │ │ ┌─── month         1-12 or JAN-DEC
-//!   │ │ │ │ ┌─ day of week   0-7 or SUN-SAT; 0 and 7 are Sunday
+//!   │ │ │ │ ┌─ day of week   0-6 or SUN-SAT
 //!   * * * * *       each: * or ?, a, a-b, a-b/step, */step, a/step, and lists of these
 //!
 //!   @yearly @annually @monthly @weekly @daily @midnight @hourly   @every 1h30m
@@ -103,7 +103,7 @@ const MONTH: Range = Range {
 const WEEKDAY: Range = Range {
     what: "day of week",
     first: 0,
-    last: 7,
+    last: 6,
     names: &WEEKDAYS,
 };
 
@@ -125,19 +125,16 @@ impl Schedule {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minute, hour, day, month, weekday] = fields[..] else {
             return Err(ScheduleError(format!(
-                "a schedule has 5 fields, {text:?} has {}",
+                "expected exactly 5 fields, found {}: {text:?}",
                 fields.len()
             )));
         };
-        let mut weekdays = parse_field(weekday, &WEEKDAY)?;
-        // Sunday has two numbers.
-        weekdays.bits = (weekdays.bits | weekdays.bits >> 7) & 0x7f;
         Ok(Schedule::Times(Times {
             minutes: parse_field(minute, &MINUTE)?.bits,
             hours: parse_field(hour, &HOUR)?.bits,
             days: parse_field(day, &DAY)?,
             months: parse_field(month, &MONTH)?.bits,
-            weekdays,
+            weekdays: parse_field(weekday, &WEEKDAY)?,
         }))
     }
 
@@ -399,7 +396,7 @@ mod tests {
                 "2026-01-02T10:00:00Z",
                 "2026-01-05T09:30:00Z",
             ),
-            ("0 0 * * 7", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
+            ("0 0 * * 0", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
             // Both days restricted: one suffices.
             ("0 0 13 * 5", "2026-01-03T00:00:00Z", "2026-01-09T00:00:00Z"),
             ("0 0 13 * 5", "2026-01-09T00:00:00Z", "2026-01-13T00:00:00Z"),
@@ -485,7 +482,16 @@ mod tests {
             ("*/0 * * * *", "step of 0"),
             ("* * 0 * *", "day of month"),
             ("* * * foo *", "month"),
+            ("* * * * 7", "day of week"),
             ("* * * * 8", "day of week"),
+            ("* * * * * *", "found 6"),
+            ("* 24 * * *", "hour"),
+            ("* * * 13 *", "month"),
+            ("a * * * *", "minute"),
+            ("*/x * * * *", "step that is no number"),
+            (", * * * *", "minute"),
+            ("@every 5", "@every 1h30m10s"),
+            ("@every 0s", "@every 1h30m10s"),
             ("TZ=UTC * * * * *", "spec.timeZone"),
             ("@often", "@often is none of"),
             ("@every day", "@every 1h30m10s"),
@@ -493,6 +499,21 @@ mod tests {
         ] {
             let error = Schedule::parse(schedule).unwrap_err().to_string();
             assert!(error.contains(expected), "{schedule}: {error}");
+        }
+    }
+
+    #[test]
+    fn all_forms_are_read() {
+        for right in ["*/5 0-6,12 1 JAN-mar SUN", "0 0 1 1 ?", "1-30/7 * * * 1-5"] {
+            assert!(Schedule::parse(right).is_ok(), "{right}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "[0-9a-zA-Zä*/,@ .-]{0,24}") {
+            let _ = Schedule::parse(&text);
+            let _ = Schedule::parse(&format!("@every {text}"));
         }
     }
 
