@@ -1,9 +1,11 @@
 //! What all commands share: directories, the form of the output, how much is said.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use clap::{ArgAction, Args};
 
+use crate::error::{Context, Result};
 use crate::output::Format;
 
 /// The options that every command takes.
@@ -100,6 +102,21 @@ impl Settings {
             ..self.clone()
         }
         .start_tracing();
+    }
+
+    /// This program again, with the same settings.
+    ///
+    /// # Errors
+    ///
+    /// The program's file cannot be found.
+    pub fn this_program(&self) -> Result<Command> {
+        let program = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(program);
+        command.arg("--run-dir").arg(&self.run_dir);
+        command.arg("--data-dir").arg(&self.data_dir);
+        command.arg("--cgroup-parent").arg(&self.cgroup_parent);
+        command.args((0..self.verbose).map(|_| "--verbose"));
+        Ok(command)
     }
 
     /// The directories as absolute paths: what is started in the background has

@@ -83,14 +83,9 @@ pub fn start(settings: &Settings, places: &Places) -> Result<Started> {
             .map_err(|words| Error::new(format!("start {UNIT}: {words}")))?;
         return Ok(Started::Unit);
     }
-    let program = std::env::current_exe().context("find this program")?;
     let log = open_log(&places.log())?;
     let attempt = "start the node's process";
-    let mut command = Command::new(program);
-    command.arg("--run-dir").arg(&settings.run_dir);
-    command.arg("--data-dir").arg(&settings.data_dir);
-    command.arg("--cgroup-parent").arg(&settings.cgroup_parent);
-    command.args((0..settings.verbose).map(|_| "--verbose"));
+    let mut command = settings.this_program()?;
     command
         .args(["node", "--own-session", "--config"])
         .arg(&places.config)

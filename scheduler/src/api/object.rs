@@ -209,23 +209,6 @@ pub fn later_text(seconds: i64) -> String {
     later.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A random uid (RFC 9562, version 4).
-#[must_use]
-pub fn random_uid() -> String {
-    let mut bytes: [u8; 16] = rand::random();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
-}
-
 /// Five letters for `generateName`, without those that could form words.
 #[must_use]
 pub fn random_suffix() -> String {

@@ -18,6 +18,7 @@ use crate::{
         kind::{Kind, Subresource},
         object,
     },
+    pod::worker::create_uid,
     store::{Entry, Expected, StoreError},
 };
 
@@ -490,7 +491,7 @@ fn reset_system_fields(kind: &Kind, value: &mut Value) {
     ] {
         object::remove_meta(value, field);
     }
-    object::set_meta(value, "uid", object::random_uid());
+    object::set_meta(value, "uid", create_uid());
     object::set_meta(value, "creationTimestamp", object::now_text());
     if counts_generations(kind) {
         object::set_meta(value, "generation", 1);

@@ -142,13 +142,8 @@ async fn start(settings: &Settings, order: WorkerOrder, screen: Arc<Screen>) -> 
 }
 
 fn spawn(settings: &Settings, files: &WorkerFiles) -> Result<Child> {
-    let program = std::env::current_exe().context("find this program")?;
     let log = files.open_log()?;
-    let mut command = Command::new(program);
-    command.arg("--run-dir").arg(&settings.run_dir);
-    command.arg("--data-dir").arg(&settings.data_dir);
-    command.arg("--cgroup-parent").arg(&settings.cgroup_parent);
-    command.args((0..settings.verbose).map(|_| "--verbose"));
+    let mut command = Command::from(settings.this_program()?);
     command
         .arg("worker")
         .current_dir("/")

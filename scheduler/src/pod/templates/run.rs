@@ -1,4 +1,4 @@
-//! Running the pods of a Deployment or a Job, each with a worker of its own.
+//! Running the pods of a Job, each with a worker of its own.
 //!
 //! One command ends all of them: it is passed on to every pod that runs, and no
 //! other is begun.
@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
         batch::v1::{Job, JobCondition, JobStatus},
         core::v1::{Pod, PodStatus},
     },
@@ -17,7 +16,6 @@ use k8s_openapi::{
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
-    deployment_pod,
     job::{JobProgress, Next, Outcome},
     job_pod,
 };
@@ -178,58 +176,6 @@ impl<R: RunPod> Pods<R> {
         self.command(command);
         while self.running.join_next().await.is_some() {}
     }
-}
-
-/// Keeps a Deployment's pods until it is told to end them; a pod that ends by
-/// itself is begun anew.
-///
-/// # Errors
-///
-/// The first pod that could not be run; the others were stopped.
-pub async fn run_deployment<R: RunPod>(
-    runner: &R,
-    deployment: &Deployment,
-    mut commands: mpsc::Receiver<WorkerCommand>,
-    observer: Arc<dyn PodObserver>,
-) -> Result<Vec<PodStatus>, R::Error> {
-    let (mut pods, _counted) = Pods::new(runner, observer);
-    let replicas = deployment.spec.replicas.unwrap_or(1).max(0);
-    let backoff = runner.backoff();
-    let mut failures: BTreeMap<u32, u32> = BTreeMap::new();
-    for index in 0..replicas {
-        let pod = deployment_pod(deployment, index);
-        pods.begin(index.unsigned_abs(), pod, Duration::ZERO);
-    }
-    let mut statuses = BTreeMap::new();
-    let mut stopping = false;
-    let mut listening = true;
-    while !pods.running.is_empty() {
-        tokio::select! {
-            command = commands.recv(), if listening => match command {
-                Some(command) => {
-                    stopping = true;
-                    pods.command(command);
-                }
-                None => listening = false,
-            },
-            (index, ended) = pods.ended() => match ended {
-                Err(error) => {
-                    pods.end_all(WorkerCommand::Stop { grace: None }).await;
-                    return Err(error);
-                }
-                Ok(status) if stopping => {
-                    statuses.insert(index, status);
-                }
-                Ok(_) => {
-                    let failures = failures.entry(index).or_default();
-                    let index_of = i32::try_from(index).unwrap_or(i32::MAX);
-                    pods.begin(index, deployment_pod(deployment, index_of), backoff.wait(*failures));
-                    *failures += 1;
-                }
-            }
-        }
-    }
-    Ok(statuses.into_values().collect())
 }
 
 /// Runs a job until it is complete, has failed, or is told to end.

@@ -5,14 +5,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase};
 
-use super::tables::{LIVE, LOG, VALUES, failed, read_revisions};
+use super::tables::{LIVE, LOG, VALUES, failed, read_revisions, read_value};
 use crate::store::watch::Stretch;
-use crate::store::{Change, Entry, Found, ListRequest, Page, StoreError};
-
-type Values = ReadOnlyTable<u64, (u64, &'static str, &'static [u8])>;
+use crate::store::{Change, Found, ListRequest, Page, StoreError};
 
 /// One key.
 pub fn read_key(database: &redb::Database, key: &str) -> Result<Found, StoreError> {
@@ -125,18 +122,6 @@ fn start_of(request: &ListRequest) -> Bound<&str> {
         Some(after) if after >= request.prefix.as_str() => Bound::Excluded(after),
         _ => Bound::Included(&request.prefix),
     }
-}
-
-fn read_value(values: &Values, modified: u64) -> Result<Option<Entry>, redb::Error> {
-    Ok(values.get(modified)?.map(|found| {
-        let (created, key, value) = found.value();
-        Entry {
-            key: key.to_owned(),
-            value: Bytes::copy_from_slice(value),
-            created,
-            modified,
-        }
-    }))
 }
 
 /// The most records and bytes that are read for a watcher at a time.

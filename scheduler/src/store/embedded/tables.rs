@@ -23,13 +23,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
     TableDefinition,
 };
 
-use crate::store::StoreError;
+use crate::store::{Entry, StoreError};
 
 /// Key to the revision of its last change.
 pub const LIVE: TableDefinition<&str, u64> = TableDefinition::new("live");
@@ -191,6 +192,22 @@ pub fn read_revisions(read: &redb::ReadTransaction) -> Result<(u64, u64), redb::
 pub fn read_position(database: &Database) -> Result<(u64, u64), StoreError> {
     let read = || -> Result<_, redb::Error> { read_revisions(&database.begin_read()?) };
     read().map_err(failed)
+}
+
+/// What was written at a revision.
+pub fn read_value(
+    values: &impl ReadableTable<u64, (u64, &'static str, &'static [u8])>,
+    modified: u64,
+) -> Result<Option<Entry>, redb::Error> {
+    Ok(values.get(modified)?.map(|found| {
+        let (created, key, value) = found.value();
+        Entry {
+            key: key.to_owned(),
+            value: Bytes::copy_from_slice(value),
+            created,
+            modified,
+        }
+    }))
 }
 
 /// An error of the database in the middle of its work.

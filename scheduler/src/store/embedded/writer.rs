@@ -21,7 +21,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
-use super::tables::{FACTS, LIVE, LOG, LogRecord, VALUES, failed};
+use super::tables::{FACTS, LIVE, LOG, LogRecord, VALUES, failed, read_value};
 use crate::store::hub::Hub;
 use crate::store::watch::closed;
 use crate::store::{Change, Entry, Expected, StoreError};
@@ -236,16 +236,7 @@ fn read_live(tables: &Tables<'_>, key: &str) -> Result<Option<Entry>, redb::Erro
     let Some(modified) = tables.live.get(key)?.map(|found| found.value()) else {
         return Ok(None);
     };
-    let found = tables.values.get(modified)?;
-    Ok(found.map(|found| {
-        let (created, key, value) = found.value();
-        Entry {
-            key: key.to_owned(),
-            value: Bytes::copy_from_slice(value),
-            created,
-            modified,
-        }
-    }))
+    read_value(&tables.values, modified)
 }
 
 fn refusal(request: &Request, current: Option<&Entry>) -> Option<StoreError> {

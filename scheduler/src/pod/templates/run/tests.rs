@@ -1,17 +1,17 @@
-//! Deployments and Jobs against a node in memory.
+//! Jobs against a node in memory.
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job};
+use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{run_deployment, run_job};
+use super::run_job;
 use crate::pod::{
     events::Unobserved,
     objects::PodObjects,
     worker::{
-        PodWorker, WorkerCommand,
+        PodWorker,
         tests::{
             config,
             fake::{FakeNode, Program},
@@ -84,36 +84,4 @@ async fn a_job_that_takes_too_long_fails() {
     )
     .await;
     assert_eq!(verdict(&status), ("Failed", Some("DeadlineExceeded")));
-}
-
-#[tokio::test]
-async fn a_deployment_keeps_its_pods_until_it_is_told() {
-    let node = FakeNode::new();
-    let mut spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "a"}}});
-    spec["template"] = template("Always");
-    // The first two pods end by themselves, and others take their place.
-    spec["template"]["spec"]["activeDeadlineSeconds"] = json!(1);
-    let deployment: Deployment =
-        serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let worker = PodWorker::new(
-        node.clone(),
-        config(&node, &directory),
-        PodObjects::default(),
-    );
-    let (commands, heard) = mpsc::channel(1);
-    let running = tokio::spawn(async move {
-        run_deployment(&worker, &deployment, heard, Arc::new(Unobserved)).await
-    });
-    while node.calls(&["start main"]).len() < 4 {
-        assert!(!running.is_finished());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    commands
-        .send(WorkerCommand::Stop { grace: None })
-        .await
-        .unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
-    assert_eq!(ended.unwrap().unwrap().unwrap().len(), 2);
-    assert!(node.sandboxes().is_empty());
 }
