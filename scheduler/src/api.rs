@@ -69,6 +69,8 @@ pub mod table;
 pub mod validate;
 /// Watches: what changes, one client's view of it.
 pub mod watch;
+/// Bodies in Kubernetes' protocol buffers.
+pub mod wire;
 /// Creating and changing objects.
 pub mod write;
 

@@ -15,6 +15,8 @@ mod kubectl;
 mod requests;
 #[path = "cluster_api/streams.rs"]
 mod streams;
+#[path = "cluster_api/wire.rs"]
+mod wire;
 
 use std::{
     net::SocketAddr,

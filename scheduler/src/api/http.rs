@@ -25,7 +25,7 @@ use crate::api::{
     pages,
     patch::{Apply, PatchKind, patch},
     request::{Parameters, Target, parse_path},
-    subresources,
+    subresources, wire,
     write::{Account, Current, Part, Place, WriteOptions, Written},
 };
 
@@ -594,17 +594,23 @@ async fn read_body(api: &Api, body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-/// A body that must be an object, in JSON or YAML.
+/// A body that must be an object, in JSON, YAML or Kubernetes' protocol buffers.
 fn read_object(headers: &HeaderMap, body: &Bytes) -> Result<Value, ApiError> {
     let value: Value = match media_type(headers) {
         "application/json" | "*/*" | "" => serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?,
         "application/yaml" => serde_saphyr::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))?,
+        wire::MEDIA_TYPE => wire::read_body(body).map_err(|error| {
+            ApiError::bad_request(format!(
+                "the body is no object in Kubernetes' protocol buffers: {error}"
+            ))
+        })?,
         other => {
             return Err(ApiError::unsupported_media_type(format!(
                 "the body of the request was in an unknown format ({other:?}) - accepted media types include: \
-                 application/json, application/yaml"
+                 application/json, application/yaml, {}",
+                wire::MEDIA_TYPE
             )));
         }
     };

@@ -194,10 +194,12 @@ async fn spend_budget(api: &Api, pod: &Place, current: &Value, mode: Mode) -> Re
     let spend = |budget: &Value| {
         let observed = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
         if observed < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-            return Err(ApiError::too_many_requests(
-                "The disruption budget is still being processed by the server.",
-                10,
-            ));
+            // Soon it is known: whoever asked tries again by itself.
+            let why = format!(
+                "The disruption budget {} is still being processed by the server.",
+                place.name
+            );
+            return Err(violates_budget(why, 10));
         }
         let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
         if allowed <= 0 {
@@ -224,18 +226,23 @@ async fn spend_budget(api: &Api, pod: &Place, current: &Value, mode: Mode) -> Re
 fn budget_is_spent(budget: &Value) -> ApiError {
     let name = object::name(budget);
     let status = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
+    let why = format!(
+        "The disruption budget {name} needs {} healthy pods and has {} currently",
+        status("desiredHealthy"),
+        status("currentHealthy")
+    );
+    violates_budget(why, 0)
+}
+
+fn violates_budget(why: String, retry_after_seconds: u32) -> ApiError {
     let mut error = ApiError::too_many_requests(
         "Cannot evict pod as it would violate the pod's disruption budget.",
-        0,
+        retry_after_seconds,
     );
     if let Some(details) = &mut error.details {
         details.causes.push(crate::api::error::Cause {
             reason: "DisruptionBudget".into(),
-            message: format!(
-                "The disruption budget {name} needs {} healthy pods and has {} currently",
-                status("desiredHealthy"),
-                status("currentHealthy")
-            ),
+            message: why,
             field: String::new(),
         });
     }

@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -298,7 +298,7 @@ fn the_api_describes_itself() {
 }
 
 #[test]
-fn nodes_are_cordoned_and_namespaces_made() {
+fn nodes_are_cordoned_and_tainted() {
     let server = Server::start();
     let node = server.file(
         "n.yaml",
@@ -317,49 +317,230 @@ fn nodes_are_cordoned_and_namespaces_made() {
             .prints(&["taint", "node", "n1", "k=v:NoSchedule"])
             .contains("node/n1 tainted")
     );
-    // Its generators send protocol buffers, which are not served; what they print is
-    // applied as any file.
+}
+
+/// What kubectl makes by itself it sends as protocol buffers.
+#[test]
+fn generators_make_every_kind() {
+    let server = Server::start();
+    assert_eq!(
+        server.prints(&["create", "namespace", "team"]),
+        "namespace/team created\n"
+    );
     for words in [
-        &["namespace", "team"][..],
-        &["configmap", "settings", "--from-literal", "a=b"],
-        &["secret", "generic", "key", "--from-literal", "a=b"],
-        &["service", "clusterip", "web", "--tcp", "80:8080"],
-        &["job", "once", "--image", "i"],
-        &[
-            "cronjob",
-            "often",
-            "--image",
-            "i",
-            "--schedule",
-            "* * * * *",
-        ],
+        "create configmap settings --from-literal=a=b",
+        "create secret generic key --from-literal=a=b",
+        "create secret docker-registry pull --docker-server=r --docker-username=u --docker-password=p",
+        "create serviceaccount robot",
+        "create deployment web --image=registry.example/web:1 --replicas=3 --port=80",
+        "create job once --image=i -- sh -c true",
+        "create job again --from=cronjob/often",
+        "create service clusterip inner --tcp=80:8080",
+        "create service nodeport outer --tcp=80:8080",
+        "create service externalname away --external-name=example.org",
+        "create poddisruptionbudget steady --selector=app=web --min-available=1",
+        "run tool --image=i --env=A=b --labels=app=tool --port=8080 --restart=Never",
+        "expose deployment web --port=80 --target-port=http --name=front",
+        "expose pod tool --port=80 --session-affinity=ClientIP",
     ] {
-        let mut create = vec!["create"];
-        create.extend(words);
-        create.extend(["--dry-run=client", "-o", "yaml"]);
-        if words[0] != "namespace" {
-            create.extend(["-n", "team"]);
+        if words.contains("--from=cronjob") {
+            server.prints(&[
+                "-n",
+                "team",
+                "create",
+                "cronjob",
+                "often",
+                "--image=i",
+                "--schedule=* * * * *",
+            ]);
         }
-        let made = server.file("made.yaml", &server.prints(&create));
-        server.prints(&["apply", "-f", &made]);
-    }
-    for kind in [
-        "configmap/settings",
-        "secret/key",
-        "service/web",
-        "job/once",
-        "cronjob/often",
-    ] {
+        let mut all = vec!["-n", "team"];
+        all.extend(words.split(' '));
+        let made = server.prints(&all);
         assert!(
-            server
-                .prints(&["describe", kind, "-n", "team"])
-                .contains("Name:"),
-            "{kind}"
+            made.contains(" created") || made.contains(" exposed"),
+            "{words}: {made}"
         );
     }
+    server.prints(&[
+        "create",
+        "priorityclass",
+        "urgent",
+        "--value=1000",
+        "--description=x",
+    ]);
+    let read = |what: &[&str]| server.prints(&[&["-n", "team", "get"], what].concat());
+    for (object, path, expected) in [
+        ("configmap/settings", "{.data.a}", "b"),
+        ("secret/key", "{.data.a} {.type}", "Yg== Opaque"),
+        ("secret/pull", "{.type}", "kubernetes.io/dockerconfigjson"),
+        (
+            "deployment/web",
+            "{.spec.replicas} {.spec.template.spec.containers[0].ports[0].containerPort}",
+            "3 80",
+        ),
+        (
+            "job/once",
+            "{.spec.template.spec.containers[0].command}",
+            r#"["sh","-c","true"]"#,
+        ),
+        ("job/again", "{.metadata.ownerReferences[0].name}", "often"),
+        (
+            "service/outer",
+            "{.spec.type} {.spec.ports[0].targetPort}",
+            "NodePort 8080",
+        ),
+        ("service/away", "{.spec.externalName}", "example.org"),
+        (
+            "service/front",
+            "{.spec.selector.app} {.spec.ports[0].targetPort}",
+            "web http",
+        ),
+        ("service/tool", "{.spec.sessionAffinity}", "ClientIP"),
+        ("pdb/steady", "{.spec.minAvailable}", "1"),
+        (
+            "pod/tool",
+            "{.spec.containers[0].env[0].value} {.spec.restartPolicy}",
+            "b Never",
+        ),
+        ("priorityclass/urgent", "{.value}", "1000"),
+    ] {
+        let path = format!("jsonpath={path}");
+        assert_eq!(read(&[object, "-o", &path]), expected, "{object}");
+    }
+    // Who wrote what is noted as for any other form.
+    let written = read(&["deployment/web", "--show-managed-fields", "-o", "json"]);
+    let written: Value = serde_json::from_str(&written).unwrap();
+    let manager = &written["metadata"]["managedFields"][0];
+    assert_eq!(manager["manager"], "kubectl-create");
+    assert!(
+        manager["fieldsV1"]["f:spec"]["f:replicas"].is_object(),
+        "{manager}"
+    );
+    // A time that was not set is not there, nor is an empty status of a node's making.
+    assert!(
+        written["spec"]["template"]["metadata"]
+            .get("creationTimestamp")
+            .is_none(),
+        "{written}"
+    );
+}
+
+#[test]
+fn what_generators_ask_for_in_vain_is_told() {
+    let server = Server::start();
+    server.prints(&["create", "serviceaccount", "robot"]);
+    for (words, expected) in [
+        (
+            "create configmap Upper_Case",
+            "Invalid value: \"Upper_Case\"",
+        ),
+        (
+            "create deployment web --image=i --replicas=-2",
+            "spec.replicas: Invalid value: -2",
+        ),
+        (
+            "create token robot",
+            "could not find the requested resource",
+        ),
+        (
+            "create role reader --verb=get --resource=pods",
+            "could not find the requested resource",
+        ),
+        (
+            "create quota q --hard=pods=1",
+            "could not find the requested resource",
+        ),
+        (
+            "-n nowhere create configmap a",
+            "namespaces \"nowhere\" not found",
+        ),
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        let told = server.complains(&words);
+        assert!(told.contains(expected), "{words:?}: {told}");
+    }
+    server.prints(&["create", "configmap", "a"]);
     assert!(
         server
-            .prints(&["get", "cm,secret,svc", "-n", "team"])
-            .contains("configmap/settings")
+            .complains(&["create", "configmap", "a"])
+            .contains("already exists")
     );
+    assert_eq!(
+        server.prints(&["create", "configmap", "b", "--dry-run=server", "-o", "name"]),
+        "configmap/b\n"
+    );
+    assert!(
+        server
+            .complains(&["get", "configmap", "b"])
+            .contains("not found")
+    );
+}
+
+/// Evictions go out in either form; budgets hold.
+#[test]
+fn a_node_is_drained_but_for_what_a_budget_keeps() {
+    let server = Server::start();
+    let node = server.file(
+        "n.yaml",
+        "{apiVersion: v1, kind: Node, metadata: {name: n1}}",
+    );
+    server.prints(&["apply", "-f", &node]);
+    server.prints(&[
+        "run",
+        "free",
+        "--image=i",
+        "--overrides",
+        r#"{"spec":{"nodeName":"n1"}}"#,
+    ]);
+    server.prints(&[
+        "run",
+        "kept",
+        "--image=i",
+        "--overrides",
+        r#"{"spec":{"nodeName":"n1"}}"#,
+    ]);
+    server.prints(&[
+        "create",
+        "pdb",
+        "stay",
+        "--selector=run=kept",
+        "--max-unavailable=0",
+    ]);
+    // A pod that never ran is evicted whatever its budget says.
+    let ready = json!({ "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] } });
+    let pods: kube::Api<Pod> = kube::Api::namespaced(server.client.clone(), "default");
+    server
+        .runtime
+        .block_on(pods.patch_status("kept", &PatchParams::default(), &Patch::Merge(&ready)))
+        .unwrap();
+    // No controller counts here.
+    let counted = json!({ "status": { "observedGeneration": 1, "disruptionsAllowed": 0 } });
+    let budgets: kube::Api<PodDisruptionBudget> =
+        kube::Api::namespaced(server.client.clone(), "default");
+    server
+        .runtime
+        .block_on(budgets.patch_status("stay", &PatchParams::default(), &Patch::Merge(&counted)))
+        .unwrap();
+    let told = server.complains(&["drain", "n1", "--force", "--grace-period=0", "--timeout=4s"]);
+    assert!(
+        told.contains("Cannot evict pod as it would violate the pod's disruption budget"),
+        "{told}"
+    );
+    assert!(
+        server
+            .complains(&["get", "pod", "free"])
+            .contains("not found"),
+        "{told}"
+    );
+    server.prints(&["delete", "pdb", "stay"]);
+    let told = server.prints(&[
+        "drain",
+        "n1",
+        "--force",
+        "--grace-period=0",
+        "--timeout=30s",
+    ]);
+    assert!(told.contains("node/n1 drained"), "{told}");
+    assert_eq!(server.prints(&["get", "pods", "-o", "name"]), "");
 }
