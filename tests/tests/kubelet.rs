@@ -33,3 +33,12 @@ mod housekeeping;
 /// Either side is killed.
 #[path = "kubelet/restarts.rs"]
 mod restarts;
+
+/// Hosts that are a cluster.
+#[path = "cluster/world.rs"]
+#[allow(dead_code, reason = "the cluster suite needs more of it")]
+mod world;
+
+/// A kubelet in the agent's place.
+#[path = "kubelet/cluster.rs"]
+mod cluster;

@@ -27,6 +27,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -60,6 +61,7 @@ var kinds = []struct {
 	{"policy/v1", &policyv1.Eviction{}},
 	{"policy/v1", &policyv1.PodDisruptionBudget{}},
 	{"scheduling.k8s.io/v1", &schedulingv1.PriorityClass{}},
+	{"storage.k8s.io/v1", &storagev1.CSINode{}},
 	{"v1", &metav1.DeleteOptions{}},
 }
 

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | read | all Nodes, Pods, Services, EndpointSlices, Namespaces, PriorityClasses |
 //! | read | ConfigMaps, Secrets and ServiceAccounts that a pod bound to it names, one by one |
-//! | write | its own Node and its Lease in `kube-node-lease` |
+//! | write | its own Node and CSINode, and its Lease in `kube-node-lease` |
 //! | write | the status of pods bound to it; it deletes and evicts only those |
 //! | write | Events |
 //!
@@ -108,7 +108,7 @@ pub fn check_created(attempt: &Attempt<'_>, body: &Value) -> Result<(), ApiError
     else {
         return Ok(());
     };
-    let is_own = matches!(attempt.target.kind.kind, "Node" | "Lease");
+    let is_own = matches!(attempt.target.kind.kind, "Node" | "CSINode" | "Lease");
     if attempt.target.subresource.is_none() && is_own && object::name(body) != node {
         return Err(refusal(
             attempt,
@@ -141,6 +141,7 @@ async fn node_may(api: &Api, node: &str, attempt: &Attempt<'_>) -> Result<bool, 
         }
         ("Node", None | Some(Subresource::Status)) if writes => is_own,
         ("Node", None) => attempt.verb == Verb::Create,
+        ("CSINode", None) => attempt.verb == Verb::Create || (is_own && (reads || writes)),
         ("Lease", None) if target.namespace.as_deref() == Some("kube-node-lease") => {
             attempt.verb == Verb::Create || (is_own && attempt.verb != Verb::DeleteCollection)
         }

@@ -320,6 +320,11 @@ pub static KINDS: &[Kind] = &[
             "PriorityClass",
         )
     },
+    // What a kubelet says of its storage drivers. It ends itself where it cannot.
+    Kind {
+        scope: Scope::Cluster,
+        ..namespaced("storage.k8s.io", "csinodes", "csinode", "CSINode")
+    },
 ];
 
 #[cfg(test)]

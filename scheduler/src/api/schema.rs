@@ -191,6 +191,7 @@ pub fn definitions() -> Map<String, Value> {
         api::policy::v1::Eviction,
         api::policy::v1::PodDisruptionBudget,
         api::scheduling::v1::PriorityClass,
+        api::storage::v1::CSINode,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::Status,

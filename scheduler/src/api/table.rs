@@ -88,6 +88,7 @@ fn layout(kind: &Kind) -> Layout {
         ("discovery.k8s.io", "EndpointSlice") => services::ENDPOINT_SLICES,
         ("coordination.k8s.io", "Lease") => cluster::LEASES,
         ("scheduling.k8s.io", "PriorityClass") => cluster::PRIORITY_CLASSES,
+        ("storage.k8s.io", "CSINode") => cluster::CSI_NODES,
         ("policy", "PodDisruptionBudget") => plain::BUDGETS,
         _ => plain::ANYTHING,
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use berth_cri::v1;
 use berth_cri::v1::image_service_client::ImageServiceClient;
 use berth_cri::v1::runtime_service_client::RuntimeServiceClient;
+use berth_tests::host::Host;
 use berth_tests::http;
 use berth_tests::image::layer::Entry;
 use berth_tests::image::{self, LayerPlan, busybox, examples};
@@ -50,8 +51,19 @@ pub struct Node {
 ///
 /// `settings` are over those of [`configuration`].
 pub fn run(settings: Value, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
+    if is_missing() {
+        return Ok(());
+    }
+    let mut node = Node::start(settings)?;
+    let outcome = test(&mut node).and_then(|()| node.end());
+    outcome.map_err(|error| error.context(node.told()))
+}
+
+/// Whether there is no kubelet; then it says so.
+pub fn is_missing() -> bool {
     let programs = [program("kubelet"), program("peer")];
-    if let Some(missing) = programs.iter().find(|path| !path.exists()) {
+    let missing = programs.iter().find(|path| !path.exists());
+    if let Some(missing) = missing {
         println!(
             "NOT RUN: {} is missing; ./x kubelet builds it",
             missing.display()
@@ -60,11 +72,8 @@ pub fn run(settings: Value, test: impl FnOnce(&mut Node) -> Result<()>) -> Resul
             "NOT RUN: {} is missing; ./x kubelet builds it",
             missing.display()
         );
-        return Ok(());
     }
-    let mut node = Node::start(settings)?;
-    let outcome = test(&mut node).and_then(|()| node.end());
-    outcome.map_err(|error| error.context(node.told()))
+    missing.is_some()
 }
 
 /// `kubelet` and `peer`, where `./x kubelet` puts them.
@@ -83,16 +92,16 @@ impl Node {
             registry.push(&image::build(&peer_image()?)?, "library/peer", "1")?;
             Ok(registry.mirror_configuration())
         })?;
-        prepare(&machine)?;
-        let groups = create_groups(&machine)?;
+        prepare(machine.host())?;
+        let groups = create_groups(machine.host())?;
         for folder in ["manifests", "kubelet", "pod-logs", "pki", "shared"] {
             fs::create_dir(machine.host().directory().join(folder))?;
         }
-        let config = serde_json::to_vec_pretty(&configuration(&machine, settings)?)?;
+        let config = serde_json::to_vec_pretty(&configuration(machine.host(), settings)?)?;
         fs::write(machine.host().directory().join("kubelet.json"), config)?;
-        let server = start_server(&machine)?;
-        wait_for_socket(&machine)?;
-        let kubelet = start_kubelet(&machine)?;
+        let server = start_server(machine.host())?;
+        wait_for_socket(machine.host())?;
+        let kubelet = start_kubelet(machine.host())?;
         let node = Node {
             machine,
             server,
@@ -324,7 +333,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let address = format!("unix:{}", socket(&self.machine).display());
+        let address = format!("unix:{}", socket(self.machine.host()).display());
         runtime.block_on(async {
             let endpoint = Endpoint::from_shared(address)?.timeout(stretched(PATIENCE));
             call(endpoint.connect().await?).await
@@ -335,7 +344,7 @@ impl Node {
     pub fn kill_server(&mut self) -> Result<()> {
         self.server.kill()?;
         self.server.wait()?;
-        self.server = start_server(&self.machine)?;
+        self.server = start_server(self.machine.host())?;
         Ok(())
     }
 
@@ -343,7 +352,7 @@ impl Node {
     pub fn kill_kubelet(&mut self) -> Result<()> {
         self.kubelet.kill()?;
         self.kubelet.wait()?;
-        self.kubelet = start_kubelet(&self.machine)?;
+        self.kubelet = start_kubelet(self.machine.host())?;
         Ok(())
     }
 
@@ -375,13 +384,8 @@ impl Node {
     }
 
     fn unprepare(&self) -> Result<()> {
-        // The kubelet binds its folder onto itself, to share what is mounted below.
-        let script = format!(
-            "ip link del node0; umount /var/lib/kubelet; umount {}
-             for file in $TUNABLES; do umount /proc/sys/$file; done",
-            self.machine.host().directory().join("kubelet").display()
-        );
-        sh(&self.machine, &script)
+        sh(self.machine.host(), "ip link del node0")?;
+        uncover(self.machine.host())
     }
 
     fn told(&self) -> String {
@@ -486,18 +490,17 @@ fn overlay(value: &mut Value, defaults: &Value) {
 
 /// The configuration that docs/cri.md tells of, with what a test needs: pods from
 /// files, all below the test's own directory and group, short intervals.
-fn configuration(machine: &Machine, settings: Value) -> Result<Value> {
-    let host = machine.host();
+pub fn configuration(host: &Host, settings: Value) -> Result<Value> {
     let below = |name: &str| host.directory().join(name).display().to_string();
     let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": format!("unix://{}", socket(machine).display()),
+        "containerRuntimeEndpoint": format!("unix://{}", socket(host).display()),
         "failCgroupV1": false,
         "failSwapOn": false,
         // Without CAP_SYS_RESOURCE nobody becomes less likely to be killed.
         "oomScoreAdj": 0,
-        "cgroupRoot": group(machine),
+        "cgroupRoot": group(host),
         "enforceNodeAllocatable": [],
         "address": "127.0.0.1",
         "readOnlyPort": READ_ONLY.port(),
@@ -526,24 +529,33 @@ fn configuration(machine: &Machine, settings: Value) -> Result<Value> {
     Ok(config)
 }
 
-pub fn socket(machine: &Machine) -> PathBuf {
-    machine.host().work_dir().join("cri.sock")
+pub fn socket(host: &Host) -> PathBuf {
+    host.work_dir().join("cri.sock")
 }
 
 /// The kubelet's root of groups; berth's own stand beside it.
-fn group(machine: &Machine) -> String {
-    format!("{}/kubelet", machine.host().cgroup_parent())
+fn group(host: &Host) -> String {
+    format!("{}/kubelet", host.cgroup_parent())
 }
 
-fn start_server(machine: &Machine) -> Result<Child> {
-    let mut command = machine.host().program("berth");
-    command.args(["cri", "--socket"]).arg(socket(machine));
-    spawn(&mut command, machine, "server.log")
+pub fn start_server(host: &Host) -> Result<Child> {
+    let mut command = host.program("berth");
+    command.args(["cri", "--socket"]).arg(socket(host));
+    spawn(&mut command, host, "server.log")
 }
 
-fn start_kubelet(machine: &Machine) -> Result<Child> {
-    let directory = machine.host().directory();
-    let mut command = machine.host().command(program("kubelet"));
+fn start_kubelet(host: &Host) -> Result<Child> {
+    let mut command = kubelet(host);
+    command
+        .arg(format!("--hostname-override={NAME}"))
+        .arg(format!("--node-ip={ADDRESS}"));
+    spawn(&mut command, host, "kubelet.log")
+}
+
+/// A kubelet with the configuration in `kubelet.json`, not yet run.
+pub fn kubelet(host: &Host) -> Command {
+    let directory = host.directory();
+    let mut command = host.command(program("kubelet"));
     command
         .arg(format!(
             "--config={}",
@@ -554,14 +566,12 @@ fn start_kubelet(machine: &Machine) -> Result<Child> {
             directory.join("kubelet").display()
         ))
         .arg(format!("--cert-dir={}", directory.join("pki").display()))
-        .arg(format!("--hostname-override={NAME}"))
-        .arg(format!("--node-ip={ADDRESS}"))
         .arg("--v=3");
-    spawn(&mut command, machine, "kubelet.log")
+    command
 }
 
-fn spawn(command: &mut Command, machine: &Machine, log: &str) -> Result<Child> {
-    let path = machine.host().directory().join(log);
+pub fn spawn(command: &mut Command, host: &Host, log: &str) -> Result<Child> {
+    let path = host.directory().join(log);
     let file = File::options().create(true).append(true).open(path)?;
     command
         .stdin(Stdio::null())
@@ -571,16 +581,16 @@ fn spawn(command: &mut Command, machine: &Machine, log: &str) -> Result<Child> {
         .with_context(|| format!("run what writes {log}"))
 }
 
-fn wait_for_socket(machine: &Machine) -> Result<()> {
+pub fn wait_for_socket(host: &Host) -> Result<()> {
     let deadline = Instant::now() + stretched(PATIENCE);
-    while std::os::unix::net::UnixStream::connect(socket(machine)).is_err() {
+    while std::os::unix::net::UnixStream::connect(socket(host)).is_err() {
         ensure!(Instant::now() < deadline, "berth cri did not start");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-fn end_in_order(child: &mut Child) -> Result<()> {
+pub fn end_in_order(child: &mut Child) -> Result<()> {
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
     let status = child.wait()?;
     ensure!(status.success(), "ended with {status}");
@@ -589,31 +599,49 @@ fn end_in_order(child: &mut Child) -> Result<()> {
 
 /// What the kubelet wants of a machine, inside the test's namespaces: an address
 /// that is not the loopback's, its folder in /var/lib, and kernel parameters.
-fn prepare(machine: &Machine) -> Result<()> {
-    let folder = machine.host().directory().join("tunables");
+fn prepare(host: &Host) -> Result<()> {
+    let script = format!(
+        "ip link add node0 type veth peer name node1
+         ip link set node1 up
+         ip address add {ADDRESS}/24 dev node0
+         ip link set node0 up
+         ip route add default via 192.0.2.254"
+    );
+    sh(host, &script)?;
+    cover(host)
+}
+
+/// Lays a folder and files over those that the kubelet writes to.
+pub fn cover(host: &Host) -> Result<()> {
+    let folder = host.directory().join("tunables");
     for (name, value) in TUNABLES {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().context("a folder")?)?;
         fs::write(path, format!("{value}\n"))?;
     }
     let script = format!(
-        "ip link add node0 type veth peer name node1
-         ip link set node1 up
-         ip address add {ADDRESS}/24 dev node0
-         ip link set node0 up
-         ip route add default via 192.0.2.254
-         mkdir -p /var/lib/kubelet
+        "mkdir -p /var/lib/kubelet
          mount -t tmpfs kubelet /var/lib/kubelet
          for file in $TUNABLES; do mount --bind {}/$file /proc/sys/$file; done",
         folder.display()
     );
-    sh(machine, &script)
+    sh(host, &script)
 }
 
-fn sh(machine: &Machine, script: &str) -> Result<()> {
+/// Undoes [`cover`]. The kubelet binds its folder onto itself, to share what is
+/// mounted below.
+pub fn uncover(host: &Host) -> Result<()> {
+    let script = format!(
+        "umount /var/lib/kubelet; umount {}
+         for file in $TUNABLES; do umount /proc/sys/$file; done",
+        host.directory().join("kubelet").display()
+    );
+    sh(host, &script)
+}
+
+pub fn sh(host: &Host, script: &str) -> Result<()> {
     let names: Vec<&str> = TUNABLES.iter().map(|(name, _)| *name).collect();
-    let output: Output = machine
-        .host()
+    let output: Output = host
         .command("sh")
         .args(["-ec", script])
         .env("TUNABLES", names.join(" "))
@@ -627,8 +655,8 @@ fn sh(machine: &Machine, script: &str) -> Result<()> {
 }
 
 /// Makes the kubelet's root of groups in each hierarchy: it wants to find it.
-fn create_groups(machine: &Machine) -> Result<Vec<PathBuf>> {
-    let name = group(machine);
+pub fn create_groups(host: &Host) -> Result<Vec<PathBuf>> {
+    let name = group(host);
     let mut made = Vec::new();
     for entry in fs::read_dir("/sys/fs/cgroup")? {
         let hierarchy = entry?.path();
@@ -687,7 +715,7 @@ pub fn below(group: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn remove_groups(groups: &[PathBuf]) {
+pub fn remove_groups(groups: &[PathBuf]) {
     for group in groups {
         for path in below(group) {
             let _ = fs::remove_dir(path);

@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Node, Pod, Secret, Service},
+    storage::v1::CSINode,
 };
 use kube::{
     Api as Client,
@@ -84,6 +85,20 @@ async fn a_node_writes_itself_and_its_pods_only() {
         .await
         .unwrap();
     refused(leases.create(&PostParams::default(), &lease("b")).await);
+
+    // What a kubelet in the agent's place says of its storage.
+    let drivers: Client<CSINode> = Client::all(client.clone());
+    let of_node = |name: &str| -> CSINode {
+        serde_json::from_value(json!({ "metadata": { "name": name }, "spec": { "drivers": [] } }))
+            .unwrap()
+    };
+    drivers
+        .create(&PostParams::default(), &of_node("a"))
+        .await
+        .unwrap();
+    drivers.get("a").await.unwrap();
+    refused(drivers.create(&PostParams::default(), &of_node("b")).await);
+    refused(drivers.get("b").await);
 
     let pods: Client<Pod> = Client::namespaced(client.clone(), "default");
     assert_eq!(

@@ -282,6 +282,7 @@ pub const FACTS: &[Fact] = &[
         "conditions",
         TYPE,
     ),
+    map("api.storage.v1.CSINodeSpec", "drivers", NAME),
     patched_set("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers"),
     map(
         "apimachinery.pkg.apis.meta.v1.ObjectMeta",

@@ -1,4 +1,4 @@
-//! Nodes, namespaces, leases, priority classes.
+//! Nodes, namespaces, leases, priority classes, nodes' storage drivers.
 
 use serde_json::{Value, json};
 
@@ -140,6 +140,21 @@ pub(super) const PRIORITY_CLASSES: Layout = Layout {
             json!(object["globalDefault"] == json!(true)),
             age(object, now),
             json!(text_or(&object["preemptionPolicy"], "")),
+        ]
+    },
+};
+
+pub(super) const CSI_NODES: Layout = Layout {
+    columns: &[
+        NAME,
+        super::integer("Drivers", "How many storage drivers the node has."),
+        AGE,
+    ],
+    row: |object, now| {
+        vec![
+            name(object),
+            json!(list(&object["spec"]["drivers"]).len()),
+            age(object, now),
         ]
     },
 };
