@@ -8,6 +8,7 @@
 //!     admin.kubeconfig       for kubectl
 //! DATA/node/
 //!     pki/                   ca.crt, node.crt, node.key
+//!     servers.json           where servers are, as this node has learned
 //!     begun                  there while an init or a join is under way
 //!     berth.log              what the node's process says, where no systemd is
 //! RUN/node.lock              flock(2) while the node's process lives; its pid inside
@@ -22,7 +23,7 @@ pub mod kinds;
 /// The parts of a node's process.
 pub mod parts;
 /// What the parts are told.
-mod plans;
+pub mod plans;
 /// Starting, finding and ending the node's process.
 pub mod process;
 /// Single requests to the API.
@@ -86,6 +87,11 @@ impl Places {
     /// `DATA/server/admin.kubeconfig`.
     pub fn kubeconfig(&self) -> PathBuf {
         self.server.join("admin.kubeconfig")
+    }
+
+    /// Where the cluster's servers are, as this node has learned.
+    pub fn known_servers(&self) -> PathBuf {
+        self.node.join("servers.json")
     }
 
     /// There while an init or a join is under way.

@@ -136,14 +136,14 @@ impl Default for ApiConfig {
     }
 }
 
-/// The API over one store. Its tasks end when it is dropped.
+/// The API over one store. Its tasks end when the last one that shares them is dropped.
 pub struct Api {
     store: SharedStore,
     config: ApiConfig,
     cache: Arc<cache::Cache>,
-    services: services::Services,
-    requests: AtomicU64,
-    _tasks: DropGuard,
+    services: Arc<services::Services>,
+    requests: Arc<AtomicU64>,
+    _tasks: Arc<DropGuard>,
 }
 
 impl Api {
@@ -160,9 +160,9 @@ impl Api {
             .follow(store.clone(), Duration::from_millis(100));
         tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
         let api = Arc::new(Self {
-            services: services::Services::new(config.pool.clone()),
-            requests: AtomicU64::new(0),
-            _tasks: stop.clone().drop_guard(),
+            services: Arc::new(services::Services::new(config.pool.clone())),
+            requests: Arc::default(),
+            _tasks: Arc::new(stop.clone().drop_guard()),
             store,
             config,
             cache,
@@ -176,6 +176,20 @@ impl Api {
             )),
         );
         Ok(api)
+    }
+
+    /// The same API, but reads and writes go by another way to the same store: a leader's go
+    /// through its fence. Everything that is remembered is shared.
+    #[must_use]
+    pub fn through(&self, store: SharedStore) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            config: self.config.clone(),
+            cache: self.cache.clone(),
+            services: self.services.clone(),
+            requests: self.requests.clone(),
+            _tasks: self._tasks.clone(),
+        })
     }
 
     /// Namespaces and priority classes that every cluster has.

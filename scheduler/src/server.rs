@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::StoreError;
+use crate::store::etcd::TlsFiles;
 use crate::trust::TrustError;
 use crate::trust::join::ClusterLayout;
 
@@ -32,7 +33,9 @@ pub mod bootstrap;
 pub mod founding;
 /// The file that kubectl reads.
 pub mod kubeconfig;
-/// Where the authority lies: in files, or in the store that several servers share.
+/// What only the leader does.
+pub mod leading;
+/// The authority and the server's certificates, in files.
 pub mod pki;
 /// TLS connections, each with its identity, bounded and ended in order.
 pub mod port;
@@ -40,7 +43,9 @@ pub mod port;
 pub mod reach;
 /// Answers to those who are not let in.
 pub mod refusal;
-/// Opening, leading, ending.
+/// The servers behind the Service `kubernetes`.
+pub mod roster;
+/// Opening and ending.
 pub mod run;
 
 /// Where the cluster's memory is.
@@ -49,7 +54,16 @@ pub enum StorePlace {
     /// In a file of this machine: one server.
     Embedded(PathBuf),
     /// In etcd: any number of servers.
-    Etcd(Vec<String>),
+    Etcd(EtcdPlace),
+}
+
+/// Which etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdPlace {
+    /// `HOST:PORT` of each member.
+    pub members: Vec<String>,
+    /// Files to speak TLS with; plain text without.
+    pub tls: Option<TlsFiles>,
 }
 
 /// What a server needs to know.
@@ -61,6 +75,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// By which address others reach it.
     pub advertise: IpAddr,
+    /// The node that it runs on.
+    pub node: Option<String>,
     /// By which further names and addresses it is known.
     pub names: Vec<String>,
     /// Where the cluster's memory is.
@@ -91,6 +107,7 @@ impl ServerConfig {
             directory,
             listen: SocketAddr::new(any, 6443),
             advertise,
+            node: None,
             names: Vec::new(),
             layout: ClusterLayout::default(),
             limits: port::Limits::default(),
@@ -136,7 +153,10 @@ pub enum ServerError {
         reason: String,
     },
     /// The store belongs to another cluster than the files do.
-    #[error("the store holds another cluster: its authority is not the one in {}", directory.display())]
+    #[error(
+        "the store holds another cluster, whose authority is not the one in {}: a further server of that cluster joins with 'berth cluster join --server'",
+        directory.display()
+    )]
     OtherCluster {
         /// Where our authority is.
         directory: PathBuf,

@@ -32,6 +32,8 @@ pub mod embedded;
 pub mod etcd;
 /// The last changes in memory, and whom to wake.
 pub mod hub;
+/// Which servers there are.
+pub mod presence;
 /// A watcher's way through the past.
 pub mod watch;
 

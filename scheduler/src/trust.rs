@@ -37,6 +37,8 @@ pub mod join;
 pub mod register;
 /// A certificate renewed before its end.
 pub mod renew;
+/// Where the servers are, as a node knows it.
+pub mod servers;
 /// rustls configurations: who shows what, who checks what.
 pub mod tls;
 /// The words of a join token.

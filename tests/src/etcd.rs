@@ -1,11 +1,12 @@
-//! Members of etcd on loopback, each a process that a test may kill, stop and start again.
+//! Members of etcd, each a process that a test may kill, stop and start again.
 //!
 //! etcd is Debian's. Each member has its data below a temporary directory and two ports of
-//! 127.0.0.1 that were free. Members die with the thread that started them, however the test ends.
+//! 127.0.0.1 that were free, or is on a [`Host`] of its own. Members die with the thread that
+//! started them, however the test ends.
 
 use std::fs::File;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,16 +15,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::host::Host;
 use crate::patience::stretched;
 
 /// Members that know each other.
 pub struct Etcd {
     directory: TempDir,
     members: Vec<Member>,
+    tls: Option<Tls>,
+}
+
+/// Files to speak TLS with, PEM: one certificate for all members and their clients.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Who signed.
+    pub authority: PathBuf,
+    /// The certificate, good for all members' addresses.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 struct Member {
     name: String,
+    address: IpAddr,
+    /// A process in whose namespaces it runs.
+    inside: Option<u32>,
     client_port: u16,
     peer_port: u16,
     process: Option<Child>,
@@ -35,13 +52,35 @@ impl Etcd {
         let ports = free_ports(2 * count)?;
         let member = |number: usize| Member {
             name: format!("member-{number}"),
+            address: Ipv4Addr::LOCALHOST.into(),
+            inside: None,
             client_port: ports[2 * number],
             peer_port: ports[2 * number + 1],
             process: None,
         };
+        Etcd::serve((0..count).map(member).collect(), None)
+    }
+
+    /// Starts a member on each of these hosts, by the addresses under which they know each
+    /// other; with TLS for clients, who must show the certificate, if files are given.
+    pub fn start_on(hosts: &[(&Host, IpAddr)], tls: Option<Tls>) -> Result<Etcd> {
+        let member = |(number, (host, address)): (usize, &(&Host, IpAddr))| Member {
+            name: format!("member-{number}"),
+            address: *address,
+            inside: Some(host.pid()),
+            client_port: 2379,
+            peer_port: 2380,
+            process: None,
+        };
+        Etcd::serve(hosts.iter().enumerate().map(member).collect(), tls)
+    }
+
+    fn serve(members: Vec<Member>, tls: Option<Tls>) -> Result<Etcd> {
+        let count = members.len();
         let mut etcd = Etcd {
             directory: tempfile::tempdir()?,
-            members: (0..count).map(member).collect(),
+            members,
+            tls,
         };
         for number in 0..count {
             etcd.launch(number)?;
@@ -54,8 +93,25 @@ impl Etcd {
 
     /// `HOST:PORT` of each member, as `etcd://` wants them.
     pub fn endpoints(&self) -> Vec<String> {
-        let address = |member: &Member| format!("127.0.0.1:{}", member.client_port);
+        let address = |member: &Member| format!("{}:{}", member.address, member.client_port);
         self.members.iter().map(address).collect()
+    }
+
+    fn client_url(&self, number: usize) -> String {
+        let member = &self.members[number];
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", member.address, member.client_port)
+    }
+
+    /// A program where a member runs.
+    fn command(&self, number: usize, program: &str) -> Command {
+        let Some(pid) = self.members[number].inside else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={pid}"));
+        command.args(["--net", "--mount", "--", program]);
+        command
     }
 
     /// `kill -9`.
@@ -105,10 +161,18 @@ impl Etcd {
 
     /// Runs `etcdctl` against one member, as an operator would.
     pub fn etcdctl(&self, number: usize, arguments: &[&str]) -> Result<String> {
-        let endpoint = format!("--endpoints=127.0.0.1:{}", self.members[number].client_port);
-        let output = Command::new("etcdctl")
+        let mut command = self.command(number, "etcdctl");
+        if let Some(tls) = &self.tls {
+            let file = |name: &str, path: &Path| format!("--{name}={}", path.display());
+            command.args([
+                file("cacert", &tls.authority),
+                file("cert", &tls.certificate),
+                file("key", &tls.key),
+            ]);
+        }
+        let output = command
             .env("ETCDCTL_API", "3")
-            .arg(endpoint)
+            .arg(format!("--endpoints={}", self.client_url(number)))
             .args(arguments)
             .output()
             .context("etcdctl (Debian: etcd-client)")?;
@@ -135,18 +199,28 @@ impl Etcd {
     }
 
     fn launch(&mut self, number: usize) -> Result<()> {
-        let peer =
-            |member: &Member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port);
-        let all: Vec<String> = self.members.iter().map(peer).collect();
+        let peer = |member: &Member| format!("http://{}:{}", member.address, member.peer_port);
+        let all = |member: &Member| format!("{}={}", member.name, peer(member));
+        let all: Vec<String> = self.members.iter().map(all).collect();
         let member = &self.members[number];
-        let client_url = format!("http://127.0.0.1:{}", member.client_port);
-        let peer_url = format!("http://127.0.0.1:{}", member.peer_port);
+        let (client_url, peer_url) = (self.client_url(number), peer(member));
         let log = File::options()
             .append(true)
             .create(true)
             .open(self.log(number))?;
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "etcd", "--name", &member.name])
+        let mut command = self.command(number, "setpriv");
+        command.args(["--pdeathsig", "KILL", "etcd", "--name", &member.name]);
+        if let Some(tls) = &self.tls {
+            command
+                .arg("--client-cert-auth")
+                .arg("--trusted-ca-file")
+                .arg(&tls.authority)
+                .arg("--cert-file")
+                .arg(&tls.certificate)
+                .arg("--key-file")
+                .arg(&tls.key);
+        }
+        let process = command
             .arg("--data-dir")
             .arg(self.directory.path().join(&member.name))
             .args([

@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use berth_scheduler::server::{ServerConfig, StorePlace};
+use berth_scheduler::server::{EtcdPlace, ServerConfig, StorePlace};
+use berth_scheduler::store::etcd::TlsFiles;
 use berth_scheduler::trust::files;
 use berth_scheduler::trust::join::ClusterLayout;
 use serde::{Deserialize, Serialize};
@@ -68,9 +69,70 @@ pub struct Server {
     pub names: Vec<String>,
     /// `embedded`, or `etcd://HOST:PORT,HOST:PORT`.
     pub store: String,
+    /// To speak TLS with etcd; plain text without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_tls: Option<StoreTls>,
     /// How long nodes' certificates hold.
     #[serde(default = "ninety_days")]
     pub node_certificate_hours: f64,
+}
+
+/// `[server.store-tls]`: files to speak TLS with etcd with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StoreTls {
+    /// Who signed its members' certificates.
+    pub ca: PathBuf,
+    /// Who servers are to it; both or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// The key of `cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl StoreTls {
+    fn files(&self) -> Result<TlsFiles> {
+        let identity = match (&self.cert, &self.key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                return Err(Error::new(
+                    "server.store-tls: expected both cert and key, or none of them; nothing was started",
+                ));
+            }
+        };
+        Ok(TlsFiles {
+            authority: self.ca.clone(),
+            identity,
+        })
+    }
+}
+
+/// How to speak TLS with etcd, as the command line has it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct StoreTlsArguments {
+    /// Speak TLS with etcd: who signed its members' certificates
+    #[arg(long, value_name = "FILE")]
+    pub store_ca: Option<PathBuf>,
+    /// Who servers are to etcd
+    #[arg(long, value_name = "FILE", requires_all = ["store_ca", "store_key"])]
+    pub store_cert: Option<PathBuf>,
+    /// The key of --store-cert
+    #[arg(long, value_name = "FILE", requires = "store_cert")]
+    pub store_key: Option<PathBuf>,
+}
+
+impl StoreTlsArguments {
+    /// The same in the words of `node.toml`, whatever the directory of who reads that.
+    pub fn words(&self) -> Option<StoreTls> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Some(StoreTls {
+            ca: self.store_ca.as_ref().map(absolute)?,
+            cert: self.store_cert.as_ref().map(absolute),
+            key: self.store_key.as_ref().map(absolute),
+        })
+    }
 }
 
 /// `[agent]`
@@ -203,8 +265,10 @@ impl NodeFile {
         config.names = server.names.clone();
         config.layout = self.layout();
         config.node_life = Duration::from_secs_f64(server.node_certificate_hours * 3600.0);
+        config.node = Some(self.name.clone());
         if let Some(members) = parse_store(&server.store)? {
-            config.store = StorePlace::Etcd(members);
+            let tls = server.store_tls.as_ref().map(StoreTls::files).transpose()?;
+            config.store = StorePlace::Etcd(EtcdPlace { members, tls });
         }
         Ok(Some(config))
     }
@@ -249,6 +313,11 @@ mod tests {
                 advertise: [10, 0, 0, 1].into(),
                 names: vec!["api.example".to_owned()],
                 store: "etcd://a:2379,b:2379".to_owned(),
+                store_tls: Some(StoreTls {
+                    ca: "/etc/etcd/ca.crt".into(),
+                    cert: Some("/etc/etcd/berth.crt".into()),
+                    key: Some("/etc/etcd/berth.key".into()),
+                }),
                 node_certificate_hours: 1.5,
             }),
             agent: Agent::default(),
@@ -266,7 +335,12 @@ mod tests {
         let config = file().server_config(directory.path().into()).unwrap();
         let config = config.unwrap();
         let members = ["a:2379", "b:2379"].map(str::to_owned).to_vec();
-        assert_eq!(config.store, StorePlace::Etcd(members));
+        let tls = Some(TlsFiles {
+            authority: "/etc/etcd/ca.crt".into(),
+            identity: Some(("/etc/etcd/berth.crt".into(), "/etc/etcd/berth.key".into())),
+        });
+        assert_eq!(config.store, StorePlace::Etcd(EtcdPlace { members, tls }));
+        assert_eq!(config.node.as_deref(), Some("n1"));
         assert_eq!(config.node_life, Duration::from_mins(90));
     }
 

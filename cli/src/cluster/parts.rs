@@ -8,6 +8,7 @@ use std::time::Duration;
 use berth_scheduler::trust::connect;
 use berth_scheduler::trust::credential::Credential;
 use berth_scheduler::trust::renew::{self, Renewal};
+use berth_scheduler::trust::servers::{self, Servers};
 use berth_scheduler::trust::tls::Shown;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -34,7 +35,7 @@ pub struct Member {
 pub struct Parts {
     shutdown: CancellationToken,
     tasks: JoinSet<(&'static str, Result<()>)>,
-    shown: Option<Arc<Shown>>,
+    known: Option<(Arc<Shown>, Arc<Servers>)>,
 }
 
 impl Parts {
@@ -43,7 +44,7 @@ impl Parts {
         Parts {
             shutdown,
             tasks: JoinSet::new(),
-            shown: None,
+            known: None,
         }
     }
 
@@ -155,7 +156,7 @@ impl Parts {
     /// This node has no certificate.
     pub async fn agent(&mut self, member: &Member) -> Result<()> {
         let client = self.client(member)?;
-        let shown = self.shown(member)?;
+        let (shown, _) = self.known(member)?;
         let config = plans::agent(member, &shown)?;
         let service = plans::runtime(member)?;
         let running = berth_scheduler::agent::run(client, service, config, self.shutdown.clone());
@@ -164,14 +165,15 @@ impl Parts {
     }
 
     fn client(&mut self, member: &Member) -> Result<kube::Client> {
-        let shown = self.shown(member)?;
-        connect::client(&servers(&member.file), &shown).context("speak with the cluster")
+        let (shown, servers) = self.known(member)?;
+        connect::client(&servers, &shown).context("speak with the cluster")
     }
 
-    /// This node's certificate, which is renewed from now on.
-    fn shown(&mut self, member: &Member) -> Result<Arc<Shown>> {
-        if let Some(shown) = &self.shown {
-            return Ok(shown.clone());
+    /// This node's certificate, which is renewed from now on, and where servers are, which
+    /// is learned from now on.
+    fn known(&mut self, member: &Member) -> Result<(Arc<Shown>, Arc<Servers>)> {
+        if let Some(known) = &self.known {
+            return Ok(known.clone());
         }
         let attempt = "read this node's certificate";
         let directory = member.places.node_pki();
@@ -183,22 +185,32 @@ impl Parts {
             ))
         })?;
         let shown = Shown::new(credential).context(attempt)?;
+        let servers = known_servers(&member.places, &member.file);
+        let client = connect::client(&servers, &shown).context("speak with the cluster")?;
         let renewal = Renewal {
             directory,
             name: "node",
-            servers: servers(&member.file),
+            servers: servers.clone(),
             pause: Duration::from_secs(30),
         };
-        let (shutdown, renewed) = (self.shutdown.clone(), shown.clone());
-        self.spawn("the renewal of certificates", async move {
-            tokio::select! {
-                () = renew::run(renewal, renewed) => {}
-                () = shutdown.cancelled() => {}
-            }
+        let renewing = renew::run(renewal, shown.clone());
+        self.spawn_endless("the renewal of certificates", renewing);
+        let learning = servers::follow(client, servers.clone());
+        self.spawn_endless("the list of servers", learning);
+        self.known = Some((shown.clone(), servers.clone()));
+        Ok((shown, servers))
+    }
+
+    fn spawn_endless(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let shutdown = self.shutdown.clone();
+        self.spawn(name, async move {
+            shutdown.run_until_cancelled(work).await;
             Ok(())
         });
-        self.shown = Some(shown.clone());
-        Ok(shown)
     }
 
     fn spawn(
@@ -222,15 +234,16 @@ impl Parts {
     }
 }
 
-/// Where servers answer; the one in this machine first, by the shortest way.
-fn servers(file: &NodeFile) -> Vec<SocketAddr> {
+/// Where servers answer: those of the file, the one in this machine first, and those that
+/// this node has learned of.
+pub fn known_servers(places: &Places, file: &NodeFile) -> Arc<Servers> {
     let mut servers = file.servers.clone();
     if let Some(server) = &file.server {
         let own = SocketAddr::new(server.advertise, server.listen.port());
         servers.retain(|known| *known != own);
         servers.insert(0, own);
     }
-    servers
+    Servers::remembered(servers, places.known_servers())
 }
 
 /// Takes the network of the cluster away from this machine: links, rules, state.

@@ -15,6 +15,9 @@ use super::parts::Member;
 use crate::error::{Context, Error, Result};
 use crate::settings::Settings;
 
+/// The label of a Node whose machine has a server.
+pub const SERVER_LABEL: &str = "node-role.kubernetes.io/control-plane";
+
 /// What the network is told.
 ///
 /// # Errors
@@ -48,6 +51,11 @@ pub fn agent(member: &Member, shown: &Arc<Shown>) -> Result<AgentConfig> {
     config.node.addresses = vec![file.address];
     config.max_pods = file.agent.max_pods;
     config.labels = file.agent.labels.clone();
+    if file.server.is_some() {
+        // As kubectl knows servers: ROLES of 'kubectl get nodes'.
+        let role = config.labels.entry(SERVER_LABEL.to_owned());
+        role.or_default();
+    }
     config.listen = Some(SocketAddr::new(file.address, file.agent.port));
     let tls = tls::agent_server(shown).context("prepare the agent's port")?;
     config.tls = Some(Arc::new(tls));

@@ -4,6 +4,7 @@
 //! something that a node must not do with objects: sign, revoke, remove itself.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,21 +13,23 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
+use super::StorePlace;
 use super::attempts::{Allowed, Attempts};
 use super::port::Peer;
 use super::refusal::Refused;
 use crate::trust::authority::Authority;
 use crate::trust::join::{
-    AUTHORITY_PATH, ClusterLayout, JOIN_PATH, JoinAnswer, JoinRequest, LEAVE_PATH, LeaveAnswer,
-    LeaveRequest, RENEW_PATH, RenewRequest,
+    AUTHORITY_PATH, ClusterLayout, EtcdTls, Grant, JOIN_PATH, JoinAnswer, JoinRequest, LEAVE_PATH,
+    LeaveAnswer, LeaveRequest, RENEW_PATH, RenewRequest, Role,
 };
 use crate::trust::register::{self, Older, Register};
 use crate::trust::tokens::{self, Refusal};
-use crate::trust::{TrustError, check_node_name};
+use crate::trust::{TrustError, check_node_name, files, servers};
 
 /// Longer requests are nobody's.
 const LONGEST_REQUEST_BYTES: usize = 64 << 10;
@@ -37,6 +40,7 @@ pub struct Bootstrap {
     authority: Arc<Authority>,
     register: Arc<Register>,
     layout: ClusterLayout,
+    store: StorePlace,
     node_life: Duration,
     attempts: Attempts,
 }
@@ -51,6 +55,8 @@ pub struct Parts {
     pub register: Arc<Register>,
     /// What members are told.
     pub layout: ClusterLayout,
+    /// Where the cluster's memory is: for further servers.
+    pub store: StorePlace,
     /// How long a node's certificate holds.
     pub node_life: Duration,
     /// What strangers may try.
@@ -65,6 +71,7 @@ impl Bootstrap {
             authority: parts.authority,
             register: parts.register,
             layout: parts.layout,
+            store: parts.store,
             node_life: parts.node_life,
             attempts: Attempts::new(parts.attempts),
         })
@@ -89,7 +96,51 @@ impl Bootstrap {
             .map_err(failed)?;
         Ok(JoinAnswer {
             certificate: issued.certificate,
-            cluster: self.layout.clone(),
+            cluster: self.layout().await?,
+            server: None,
+        })
+    }
+
+    /// The layout with all servers that are alive, this one first.
+    async fn layout(&self) -> Result<ClusterLayout, Refused> {
+        let slices: Api<EndpointSlice> = Api::default_namespaced(self.client.clone());
+        let there = ListParams::default().labels(servers::OF_SERVERS);
+        let slices = slices.list(&there).await.map_err(TrustError::from);
+        let mut layout = self.layout.clone();
+        for server in servers::addresses(slices.map_err(failed)?.iter()) {
+            if !layout.servers.contains(&server) {
+                layout.servers.push(server);
+            }
+        }
+        Ok(layout)
+    }
+
+    /// What makes a machine a server of this cluster.
+    fn grant(&self) -> Result<Grant, Refused> {
+        let StorePlace::Etcd(etcd) = &self.store else {
+            return Err(Refused::conflict(
+                "this cluster can have no further server: its memory is a file on its only one, and several servers share an etcd. Join as a node, without --server; a cluster with several servers begins with 'berth cluster init --store etcd://HOST:PORT,…'",
+            ));
+        };
+        let read = |path: &Path| {
+            let text = files::read(path).map_err(failed)?;
+            text.ok_or_else(|| Refused::internal(format!("there is no {}", path.display())))
+        };
+        let etcd_tls = match &etcd.tls {
+            None => None,
+            Some(tls) => Some(EtcdTls {
+                authority: read(&tls.authority)?,
+                identity: match &tls.identity {
+                    None => None,
+                    Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+                },
+            }),
+        };
+        Ok(Grant {
+            authority_key: self.authority.key().to_owned(),
+            etcd: etcd.members.clone(),
+            etcd_tls,
+            node_certificate_seconds: self.node_life.as_secs().max(1),
         })
     }
 
@@ -134,7 +185,8 @@ async fn join(
     match &answer {
         Ok(_) => {
             bootstrap.attempts.forgive(address);
-            tracing::info!(node = request.node, token = request.token_id, %address, "a node joined");
+            let role = request.role;
+            tracing::info!(node = request.node, token = request.token_id, ?role, %address, "a node joined");
         }
         Err(error) => {
             let reason = &error.0.message;
@@ -152,14 +204,19 @@ async fn admit_by_token(
     let (id, secret) = (&request.token_id, &request.token_secret);
     // Who has no token learns nothing of the cluster, not even its nodes' names; and a
     // token is spent only by one who could come in.
-    tokens::check(&bootstrap.client, id, secret)
+    tokens::check(&bootstrap.client, id, secret, request.role)
         .await
         .map_err(refused)?;
+    let server = match request.role {
+        Role::Node => None,
+        Role::Server => Some(bootstrap.grant()?),
+    };
     bootstrap.refuse_taken(&request.node).await?;
     tokens::spend(&bootstrap.client, id, secret)
         .await
         .map_err(refused)?;
-    bootstrap.admit(&request.node, &request.request).await
+    let answer = bootstrap.admit(&request.node, &request.request).await?;
+    Ok(JoinAnswer { server, ..answer })
 }
 
 async fn renew(

@@ -4,14 +4,11 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use serde_json::json;
 
 use super::{ServerConfig, ServerError};
-
-const MANAGER: &str = "berth-server";
 
 /// Makes what is missing; what is there stays.
 ///
@@ -22,8 +19,8 @@ pub async fn found(client: &kube::Client, config: &ServerConfig) -> Result<(), S
     make_service(client, config).await
 }
 
-/// The Service `kubernetes`: the first address of the range of Services, and behind it
-/// every server.
+/// The Service `kubernetes`: the first address of the range of Services. Which servers are
+/// behind it the leader tells ([`super::roster`]).
 async fn make_service(client: &kube::Client, config: &ServerConfig) -> Result<(), ServerError> {
     let Some(address) = first_address(&config.layout.service_range) else {
         return Ok(());
@@ -54,48 +51,7 @@ async fn make_service(client: &kube::Client, config: &ServerConfig) -> Result<()
             .map_err(|error| found_failed(kube::Error::SerdeError(error)))?;
         ignore_existing(services.create(&PostParams::default(), &service).await)?;
     }
-    tell_endpoints(client, config, &[config.advertise]).await
-}
-
-/// Writes down which servers there are behind the Service `kubernetes`.
-///
-/// # Errors
-///
-/// As [`found`].
-pub async fn tell_endpoints(
-    client: &kube::Client,
-    config: &ServerConfig,
-    servers: &[IpAddr],
-) -> Result<(), ServerError> {
-    let family = if config.advertise.is_ipv4() {
-        "IPv4"
-    } else {
-        "IPv6"
-    };
-    let addresses: Vec<_> = servers
-        .iter()
-        .filter(|address| address.is_ipv4() == config.advertise.is_ipv4())
-        .map(|address| json!({ "addresses": [address], "conditions": { "ready": true } }))
-        .collect();
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": { "kubernetes.io/service-name": "kubernetes" },
-        },
-        "addressType": family,
-        "endpoints": addresses,
-        "ports": [{ "name": "https", "protocol": "TCP", "port": config.listen.port() }],
-    });
-    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
-    let force = PatchParams::apply(MANAGER).force();
-    slices
-        .patch("kubernetes", &force, &Patch::Apply(slice))
-        .await
-        .map(drop)
-        .map_err(found_failed)
+    Ok(())
 }
 
 /// The first address of a range, `10.211.0.1` of `10.211.0.0/16`.

@@ -1,8 +1,9 @@
-//! Where the authority lies: in `ca.crt` and `ca.key` below `DATA/server/pki`, and where
-//! several servers share a store, in the store too.
+//! The authority and the server's certificates, in files below `DATA/server/pki`.
 //!
-//! The store's copy is not encrypted: whoever reads etcd is the cluster's authority.
-//! So etcd's own port must be closed to all but the servers, as with Kubernetes.
+//! Where several servers share a store, the store holds the authority's *certificate*, so
+//! that a server with another authority is refused. The key is not there: whoever reads
+//! etcd would be the cluster's authority. It goes from server to server by a join
+//! ([`crate::trust::join`]), and lies in a file of each.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,13 +19,12 @@ use crate::trust::authority::Authority;
 use crate::trust::credential::Credential;
 use crate::trust::tls::Shown;
 
-/// The authority's key in the store, beside the API's objects and not one of them.
+/// Where the store has the authority's certificate, beside the API's objects and not one of them.
 const KEY: &str = "/berth/authority";
 
 #[derive(Serialize, Deserialize)]
 struct Shared {
     certificate: String,
-    key: String,
 }
 
 /// The authority in this directory; a new one where there is none.
@@ -41,8 +41,8 @@ pub fn ensure_authority(directory: &Path) -> Result<Authority, TrustError> {
     Ok(authority)
 }
 
-/// The authority of this server's cluster: what is in the store counts, and what is
-/// in files becomes the store's where it has none.
+/// The authority of this server's cluster: the one in its files, which is the store's.
+/// A store that has none yet takes ours.
 ///
 /// # Errors
 ///
@@ -53,54 +53,46 @@ pub async fn settle(config: &ServerConfig, store: &SharedStore) -> Result<Author
         return Ok(ensure_authority(&directory)?);
     }
     let ours = Authority::read(&directory)?;
-    let shared = match (read_shared(store).await?, ours) {
-        (Some(shared), Some(ours)) if shared.certificate() != ours.certificate() => {
-            return Err(ServerError::OtherCluster { directory });
-        }
-        (Some(shared), _) => shared,
-        (None, ours) => {
+    let found = match read_shared(store).await? {
+        Some(found) => found,
+        None => {
             // Written down before it is shared: a server that dies in between is the
             // same one when it comes back.
-            let ours = match ours {
-                Some(ours) => ours,
-                None => ensure_authority(&directory)?,
-            };
+            let ours = ensure_authority(&directory)?;
             share(store, &ours).await?;
-            match read_shared(store).await? {
-                Some(shared) if shared.certificate() == ours.certificate() => shared,
-                _ => return Err(ServerError::OtherCluster { directory }),
-            }
+            return Ok(ours);
         }
     };
-    shared.write(&directory)?;
-    Ok(shared)
+    match ours {
+        Some(ours) if ours.certificate() == found => Ok(ours),
+        _ => Err(ServerError::OtherCluster { directory }),
+    }
 }
 
-async fn read_shared(store: &SharedStore) -> Result<Option<Authority>, ServerError> {
+async fn read_shared(store: &SharedStore) -> Result<Option<String>, ServerError> {
     let Some(entry) = store.read(KEY).await?.entry else {
         return Ok(None);
     };
     let shared: Shared = serde_json::from_slice(&entry.value).map_err(|_| {
         ServerError::Store(StoreError::Invalid(format!(
-            "{KEY} does not hold the cluster's authority"
+            "{KEY} does not hold the certificate of the cluster's authority"
         )))
     })?;
-    Ok(Some(Authority::from_pem(shared.certificate, shared.key)?))
+    Ok(Some(shared.certificate))
 }
 
-/// Puts the authority into the store; another server's that came first stays.
+/// Puts the authority's certificate into the store.
 async fn share(store: &SharedStore, authority: &Authority) -> Result<(), ServerError> {
     let shared = Shared {
         certificate: authority.certificate().to_owned(),
-        key: authority.key().to_owned(),
     };
     let value = serde_json::to_vec(&shared).map_err(|error| {
         ServerError::Trust(TrustError::certificate("share the authority", error))
     })?;
-    match store.put(KEY, Bytes::from(value), Expected::Absent).await {
-        Err(StoreError::Conflict { .. }) => Ok(()),
-        outcome => Ok(outcome.map(drop)?),
-    }
+    Ok(store
+        .put(KEY, Bytes::from(value), Expected::Absent)
+        .await
+        .map(drop)?)
 }
 
 /// The certificates that a server makes anew at each start: nobody pins them.

@@ -1,4 +1,4 @@
-//! Opening, leading, ending.
+//! Opening and ending.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{self, Bootstrap};
+use super::leading::{self, Office};
 use super::port::{self, Port};
 use super::reach::Reach;
+use super::roster::Roll;
 use super::{ServerConfig, ServerError, StorePlace, founding, kubeconfig, pki};
 use crate::api::allocate::{Pool, Range};
 use crate::api::proxy::{NodeDialer, Stream};
@@ -19,15 +21,12 @@ use crate::store::SharedStore;
 use crate::store::election::{self, Election, EtcdElection, Sole};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::{EtcdConfig, EtcdStore};
+use crate::store::presence::{self, Present};
 use crate::trust::authority;
 use crate::trust::credential::Credential;
 use crate::trust::register::{self, Register};
 use crate::trust::tls::{self, Shown};
 use crate::trust::{TrustError, files};
-use crate::{controllers, placement};
-
-/// How long to wait after a campaign that failed.
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A server that answers.
 #[derive(Clone)]
@@ -71,7 +70,11 @@ pub(super) async fn run(
     files::ensure_private_directory(&config.directory)?;
     // The port first: it says at once whether another server is here.
     let listener = listen(config.listen).await?;
-    let (store, election) = open_store(&config).await?;
+    let Opened {
+        store,
+        election,
+        shared,
+    } = open_store(&config).await?;
     let authority = Arc::new(pki::settle(&config, &store).await?);
     let (credentials, admin) = pki::credentials(&config, &authority)?;
     let dialer = Arc::new(Reach::new(&credentials.reach)?);
@@ -88,6 +91,7 @@ pub(super) async fn run(
             authority: authority.clone(),
             register: register.clone(),
             layout,
+            store: config.store.clone(),
             node_life: config.node_life,
             attempts: config.attempts.clone(),
         });
@@ -105,20 +109,36 @@ pub(super) async fn run(
             address: config.listen,
             source,
         })?;
+    let present = Present {
+        address: SocketAddr::new(config.advertise, address.port()),
+        node: config.node.clone(),
+    };
     let parts = TaskTracker::new();
     // Parts that ask the API end before the API does.
     let (asking, serving) = (shutdown.child_token(), CancellationToken::new());
     let answering = tokio::spawn(port::serve(port, listener, serving.clone()));
     let outcome = founding::found(&client, &config).await;
     if outcome.is_ok() {
-        let reached = SocketAddr::new(config.advertise, address.port());
-        kubeconfig::write(&config.kubeconfig(), reached, &admin)?;
+        kubeconfig::write(&config.kubeconfig(), present.address, &admin)?;
         parts.spawn(ending(
             asking.clone(),
             register::follow(client.clone(), register.clone()),
         ));
-        let leading = lead(config.clone(), election, client, register, asking.clone());
-        parts.spawn(leading);
+        let office = Office {
+            api,
+            register,
+            roll: match &shared {
+                Some(store) => Roll::Shared(Arc::new(store.clone())),
+                None => Roll::Sole(present.clone()),
+            },
+            address: present.address,
+            controllers: config.controllers.clone(),
+            placement: config.placement.clone(),
+        };
+        if let Some(store) = shared {
+            parts.spawn(presence::announce(store, present, asking.clone()));
+        }
+        parts.spawn(leading::run(office, election, asking.clone()));
         ready(Serving {
             bootstrap,
             authority: authority.certificate().to_owned(),
@@ -148,20 +168,38 @@ async fn ending(shutdown: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Opens the store, and the way to become the leader among those who share it.
-async fn open_store(
-    config: &ServerConfig,
-) -> Result<(SharedStore, Arc<dyn Election>), ServerError> {
+/// The store, and what goes with it.
+struct Opened {
+    store: SharedStore,
+    /// The way to become the leader among those who share it.
+    election: Arc<dyn Election>,
+    /// The store that several servers share.
+    shared: Option<EtcdStore>,
+}
+
+async fn open_store(config: &ServerConfig) -> Result<Opened, ServerError> {
     let name = bootstrap::address(config.advertise, config.listen).to_string();
     Ok(match &config.store {
         StorePlace::Embedded(path) => {
             let store = EmbeddedStore::open(path)?;
-            (Arc::new(store), Arc::new(Sole::new(name)))
+            Opened {
+                store: Arc::new(store),
+                election: Arc::new(Sole::new(name)),
+                shared: None,
+            }
         }
-        StorePlace::Etcd(members) => {
-            let store = EtcdStore::open(EtcdConfig::new(members.clone())).await?;
+        StorePlace::Etcd(etcd) => {
+            let store = EtcdStore::open(EtcdConfig {
+                tls: etcd.tls.clone(),
+                ..EtcdConfig::new(etcd.members.clone())
+            })
+            .await?;
             let election = EtcdElection::new(store.clone(), name, election::LEASE);
-            (Arc::new(store), Arc::new(election))
+            Opened {
+                store: Arc::new(store.clone()),
+                election: Arc::new(election),
+                shared: Some(store),
+            }
         }
     })
 }
@@ -187,58 +225,6 @@ async fn open_api(
 impl NodeDialer for Reach {
     async fn dial(&self, node: &str, host: IpAddr, port: u16) -> std::io::Result<Box<dyn Stream>> {
         Ok(Box::new(self.connect(node, host, port).await?))
-    }
-}
-
-/// Runs what only one server may run, whenever this one leads.
-async fn lead(
-    config: Arc<ServerConfig>,
-    election: Arc<dyn Election>,
-    client: kube::Client,
-    register: Arc<Register>,
-    shutdown: CancellationToken,
-) {
-    while !shutdown.is_cancelled() {
-        let campaign = tokio::select! {
-            campaign = election.campaign() => campaign,
-            () = shutdown.cancelled() => return,
-        };
-        let reign = match campaign {
-            Ok(reign) => reign,
-            Err(error) => {
-                tracing::warn!("campaign: {error}");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        tracing::info!(
-            term = reign.term,
-            "this server leads: controllers and placement run here"
-        );
-        let end = shutdown.child_token();
-        let watching = {
-            let (lost, end) = (reign.lost.clone(), end.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = lost.cancelled() => end.cancel(),
-                    () = end.cancelled() => {}
-                }
-            })
-        };
-        let tending = ending(
-            end.clone(),
-            register::tend(client.clone(), register.clone()),
-        );
-        let placing = placement::run(client.clone(), config.placement.clone(), end.clone());
-        let controlling = controllers::run(client.clone(), config.controllers.clone(), end.clone());
-        futures::future::join3(tending, placing, controlling).await;
-        end.cancel();
-        // It only waits for what has happened now.
-        let _ = watching.await;
-        if !shutdown.is_cancelled() {
-            tracing::warn!("this server leads no longer");
-        }
-        reign.resign().await;
     }
 }
 

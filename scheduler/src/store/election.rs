@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::etcd::calls::revision_in;
 use crate::store::etcd::{EtcdStore, Fence};
-use crate::store::{Change, Changes, Store, StoreError};
+use crate::store::{Change, Changes, SharedStore, Store, StoreError};
 
 /// The key that the leader holds, below the store's prefix. It is no object of the API.
 const LEADER_KEY: &str = "/election/leader";
@@ -62,10 +62,23 @@ pub struct Reign {
     pub lost: CancellationToken,
     /// What a write has to prove, with etcd.
     pub fence: Option<Fence>,
+    /// The store as the leader writes to it, with etcd: behind the fence.
+    pub store: Option<SharedStore>,
     lease: Option<(EtcdStore, i64)>,
 }
 
 impl Reign {
+    /// A reign that nothing but its holder ends.
+    pub fn new(term: u64, store: Option<SharedStore>) -> Reign {
+        Reign {
+            term,
+            lost: CancellationToken::new(),
+            fence: None,
+            store,
+            lease: None,
+        }
+    }
+
     /// Lets another server lead without waiting for the lease to end.
     pub async fn resign(mut self) {
         self.lost.cancel();
@@ -101,12 +114,7 @@ impl Sole {
 #[async_trait]
 impl Election for Sole {
     async fn campaign(&self) -> Result<Reign, StoreError> {
-        Ok(Reign {
-            term: 1,
-            lost: CancellationToken::new(),
-            fence: None,
-            lease: None,
-        })
+        Ok(Reign::new(1, None))
     }
 
     async fn leader(&self) -> Result<Option<String>, StoreError> {
@@ -168,11 +176,13 @@ impl EtcdElection {
             since: asked,
         };
         tokio::spawn(tenure.keep(changes, lost.clone()));
-        let fence = Some(Fence { key, created: term });
+        let fence = Fence { key, created: term };
+        let fenced = self.store.fenced(fence.clone());
         Ok(Some(Reign {
             term,
             lost,
-            fence,
+            fence: Some(fence),
+            store: Some(std::sync::Arc::new(fenced)),
             lease: Some((self.store.clone(), lease)),
         }))
     }

@@ -6,13 +6,13 @@
 //!
 //! A server whose host is cut off closes no connection. `TCP_USER_TIMEOUT` ends one
 //! whose bytes are not acknowledged, and keep-alive probes one that only listens, as
-//! a watch does (tcp(7)); so a client notices within [`Lines::silence`].
+//! a watch does (tcp(7)); so a client notices within [`Lines::silence`]. A server whose
+//! process is frozen is found by [`Lines::answer`]: see [`super::servers`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,10 +27,12 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::{Layer as _, Service};
 
 use super::TrustError;
 use super::authority::SERVER_HOST;
+use super::servers::{Servers, Verdict};
 use super::tls::{self, Shown};
 
 /// How connections are made and given up.
@@ -40,6 +42,10 @@ pub struct Lines {
     pub patience: Duration,
     /// How long a peer may be silent before its connection ends.
     pub silence: Duration,
+    /// How long a server may think about a request until it is asked whether it lives.
+    pub answer: Duration,
+    /// How long it may take to say so.
+    pub probe: Duration,
 }
 
 impl Default for Lines {
@@ -47,6 +53,10 @@ impl Default for Lines {
         Lines {
             patience: Duration::from_secs(4),
             silence: Duration::from_secs(8),
+            // Together with a renewal's period less than the time after which a node
+            // counts as dead: it must not be found dead because its server is.
+            answer: Duration::from_millis(1500),
+            probe: Duration::from_secs(2),
         }
     }
 }
@@ -56,7 +66,7 @@ impl Default for Lines {
 /// # Errors
 ///
 /// The authority is not a certificate.
-pub fn client(servers: &[SocketAddr], shown: &Arc<Shown>) -> Result<kube::Client, TrustError> {
+pub fn client(servers: &Arc<Servers>, shown: &Arc<Shown>) -> Result<kube::Client, TrustError> {
     client_with(servers, shown, Lines::default())
 }
 
@@ -66,21 +76,23 @@ pub fn client(servers: &[SocketAddr], shown: &Arc<Shown>) -> Result<kube::Client
 ///
 /// The authority is not a certificate.
 pub fn client_with(
-    servers: &[SocketAddr],
+    servers: &Arc<Servers>,
     shown: &Arc<Shown>,
     lines: Lines,
 ) -> Result<kube::Client, TrustError> {
     let connector = Connector {
-        servers: servers.into(),
-        good: Arc::new(AtomicUsize::new(0)),
+        servers: servers.clone(),
         tls: Arc::new(tls::client(shown)?),
         lines,
     };
     let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(30))
-        .build(connector);
+        .build(connector.clone());
+    let watched = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        connector.clone().attend(transport.request(request))
+    });
     let config = kube::Config::new(Uri::from_static("https://kubernetes"));
-    let service = config.base_uri_layer().layer(transport);
+    let service = config.base_uri_layer().layer(watched);
     Ok(kube::Client::new(service, config.default_namespace))
 }
 
@@ -103,8 +115,7 @@ pub fn bound_silence(stream: &TcpStream, silence: Duration) -> io::Result<()> {
 /// Connects to the first server that answers, the last good one first.
 #[derive(Clone)]
 struct Connector {
-    servers: Arc<[SocketAddr]>,
-    good: Arc<AtomicUsize>,
+    servers: Arc<Servers>,
     tls: Arc<ClientConfig>,
     lines: Lines,
 }
@@ -126,17 +137,17 @@ impl Service<Uri> for Connector {
 
 impl Connector {
     async fn connect(&self) -> io::Result<Line> {
-        let first = self.good.load(Ordering::Relaxed);
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "no server is known");
-        for step in 0..self.servers.len() {
-            let place = (first + step) % self.servers.len();
-            let address = self.servers[place];
-            let attempt = tokio::time::timeout(self.lines.patience, self.reach(address)).await;
+        for address in self.servers.known() {
+            let line = self.servers.line(address);
+            let reaching = tokio::time::timeout(self.lines.patience, self.reach(address));
+            let attempt = tokio::select! {
+                attempt = reaching => attempt,
+                // It was given up meanwhile.
+                () = line.cancelled() => Ok(Err(io::ErrorKind::ConnectionAborted.into())),
+            };
             match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(line) => {
-                    self.good.store(place, Ordering::Relaxed);
-                    return Ok(line);
-                }
+                Ok(stream) => return Ok(Line::new(stream, self.servers.reached(address))),
                 Err(error) => {
                     failure = io::Error::new(error.kind(), format!("{address}: {error}"));
                 }
@@ -145,17 +156,66 @@ impl Connector {
         Err(failure)
     }
 
-    async fn reach(&self, address: SocketAddr) -> io::Result<Line> {
+    async fn reach(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(address).await?;
         bound_silence(&stream, self.lines.silence)?;
         let name = ServerName::try_from(SERVER_HOST).map_err(io::Error::other)?;
         let connector = TlsConnector::from(self.tls.clone());
-        Ok(Line(TokioIo::new(connector.connect(name, stream).await?)))
+        connector.connect(name, stream).await
+    }
+
+    /// Waits for an answer; a server that takes long is asked whether it lives.
+    async fn attend<T>(self, asked: impl Future<Output = T>) -> T {
+        let mut asked = std::pin::pin!(asked);
+        loop {
+            match tokio::time::timeout(self.lines.answer, &mut asked).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    if let Some(address) = self.servers.suspect() {
+                        // A task of its own: who asked may give up meanwhile.
+                        tokio::spawn(self.clone().probe(address));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn probe(self, address: SocketAddr) {
+        let reached = tokio::time::timeout(self.lines.probe, self.reach(address)).await;
+        let verdict = match reached {
+            Ok(Ok(_)) => Verdict::Alive,
+            _ => Verdict::Silent,
+        };
+        self.servers.judge(address, verdict);
     }
 }
 
 /// One connection to a server.
-struct Line(TokioIo<TlsStream<TcpStream>>);
+struct Line {
+    stream: TokioIo<TlsStream<TcpStream>>,
+    /// The server was given up.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Line {
+    fn new(stream: TlsStream<TcpStream>, end: CancellationToken) -> Line {
+        Line {
+            stream: TokioIo::new(stream),
+            ended: Box::pin(end.cancelled_owned()),
+        }
+    }
+
+    /// Fails, and wakes who waits, when the server is given up.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.ended.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the server does not answer",
+            )),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
 
 impl Connection for Line {
     fn connected(&self) -> Connected {
@@ -169,7 +229,8 @@ impl hyper::rt::Read for Line {
         context: &mut Context<'_>,
         buffer: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -179,14 +240,15 @@ impl hyper::rt::Write for Line {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -6,9 +6,14 @@
 //!      │ ◀── server.crt, ca.crt ─────────────────── │
 //!      │   is sha256(ca's public key) the token's?  │   no: hang up, nothing was told
 //!      │ ── POST /berth/v1/join                     │
-//!      │    {id, secret, node, request} ──────────▶ │   known? proved? in date? unspent?
-//!      │ ◀── {certificate, cluster} ─────────────── │
+//!      │    {id, secret, node, role, request} ────▶ │   known? proved? in date? unspent?
+//!      │ ◀── {certificate, cluster, server?} ────── │   may it let in a server?
 //! ```
+//!
+//! A further server gets the authority's key and the way to the store in the same answer.
+//! By then both have proved who they are: the server by the key that the token pins, the
+//! machine by the token's secret, which must be one that was made for servers. The key is
+//! told to nobody else, in no log, and is in no store.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -53,8 +58,22 @@ pub struct JoinRequest {
     pub token_secret: String,
     /// What the node wants to be called.
     pub node: String,
+    /// As what it wants to come in.
+    #[serde(default)]
+    pub role: Role,
     /// A certificate request (PEM) for a key that stays with the node.
     pub request: String,
+}
+
+/// As what a machine comes in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It runs pods.
+    #[default]
+    Node,
+    /// It serves the API as well.
+    Server,
 }
 
 /// What a member gets.
@@ -65,6 +84,49 @@ pub struct JoinAnswer {
     pub certificate: String,
     /// How the cluster is laid out.
     pub cluster: ClusterLayout,
+    /// What it needs to be a server, if it asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Grant>,
+}
+
+/// What makes a machine a server.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    /// The authority's key, PEM.
+    pub authority_key: String,
+    /// `HOST:PORT` of each member of etcd.
+    pub etcd: Vec<String>,
+    /// What to speak TLS with etcd with; plain text without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_tls: Option<EtcdTls>,
+    /// How long nodes' certificates hold.
+    pub node_certificate_seconds: u64,
+}
+
+/// The contents of the files that a server speaks TLS with etcd with, PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdTls {
+    /// Who signed the members' certificates.
+    pub authority: String,
+    /// Who a server is to etcd, and the key to prove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<(String, String)>,
+}
+
+/// A key is not for logs.
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(formatter, "Grant({})", self.etcd.join(","))
+    }
+}
+
+/// A key is not for logs.
+impl std::fmt::Debug for EtcdTls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("EtcdTls")
+    }
 }
 
 /// What a node asks a renewal with.
@@ -178,6 +240,8 @@ pub struct Membership {
     pub credential: Credential,
     /// How the cluster is laid out.
     pub cluster: ClusterLayout,
+    /// What makes it a server, if it asked for that.
+    pub server: Option<Grant>,
 }
 
 /// Joins the cluster of a token. Nothing is written.
@@ -189,6 +253,7 @@ pub async fn join(
     address: SocketAddr,
     token: &Token,
     node: &str,
+    role: Role,
 ) -> Result<Membership, TrustError> {
     check_node_name(node)?;
     let (key, request) = authority::request()?;
@@ -201,6 +266,7 @@ pub async fn join(
         token_id: token.invitation.id.clone(),
         token_secret: token.invitation.secret().to_owned(),
         node: node.to_owned(),
+        role,
         request,
     };
     let answered: Result<JoinAnswer, JoinError> = exchange.post(JOIN_PATH, &body).await;
@@ -223,6 +289,7 @@ pub async fn join(
     Ok(Membership {
         credential,
         cluster: answer.cluster,
+        server: answer.server,
     })
 }
 

@@ -5,11 +5,11 @@
 //! between starts with the new one. Connections that are open keep the old one
 //! until the server ends them, which it does when that certificate ends.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::servers::Servers;
 use super::tls::Shown;
 use super::{TrustError, join};
 
@@ -23,8 +23,8 @@ pub struct Renewal {
     pub directory: PathBuf,
     /// The files' name: `node` for `node.crt` and `node.key`.
     pub name: &'static str,
-    /// Who may be asked, in this order.
-    pub servers: Vec<SocketAddr>,
+    /// Who may be asked.
+    pub servers: Arc<Servers>,
     /// How long to wait after all of them failed.
     pub pause: Duration,
 }
@@ -65,8 +65,8 @@ pub async fn run(renewal: Renewal, shown: Arc<Shown>) {
 
 async fn renew(renewal: &Renewal, shown: &Arc<Shown>) -> Result<(), TrustError> {
     let mut outcome = Ok(());
-    for server in &renewal.servers {
-        match join::renew(*server, shown).await {
+    for server in renewal.servers.known() {
+        match join::renew(server, shown).await {
             Ok(credential) => {
                 credential.write(&renewal.directory, renewal.name)?;
                 return shown.replace(credential);

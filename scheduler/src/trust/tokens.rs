@@ -13,6 +13,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 
 use super::TrustError;
+use super::join::Role;
 use super::token::Invitation;
 
 /// The namespace of the cluster's own objects.
@@ -21,6 +22,7 @@ pub const NAMESPACE: &str = "kube-system";
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const NAME_PREFIX: &str = "bootstrap-token-";
 const USES_LEFT: &str = "uses-left";
+const FOR_SERVERS: &str = "usage-berth-server";
 /// How often one spending is tried again where another changed the Secret meanwhile.
 const ATTEMPTS: usize = 16;
 
@@ -31,6 +33,8 @@ pub struct Allowance {
     pub expires: Option<Timestamp>,
     /// How often; `None` is any number.
     pub uses: Option<u32>,
+    /// Whom it lets in.
+    pub role: Role,
     /// What it is for, in the words of who made it.
     pub description: String,
 }
@@ -84,6 +88,11 @@ pub enum Refusal {
         "the token is spent: it was used as often as it may be; make one with 'berth cluster token create'"
     )]
     Spent,
+    /// It is for nodes, and a server wants to come in.
+    #[error(
+        "the token lets in nodes and no servers: a server gets the authority's key; make a token for one with 'berth cluster token create --server'"
+    )]
+    NodesOnly,
     /// The API could not be asked.
     #[error("ask the API")]
     Api(#[source] Box<kube::Error>),
@@ -134,13 +143,22 @@ pub async fn revoke(client: &kube::Client, id: &str) -> Result<bool, TrustError>
     }
 }
 
-/// Whether the holder of a token may come in. Nothing is spent.
+/// Whether the holder of a token may come in as that. Nothing is spent.
 ///
 /// # Errors
 ///
 /// [`Refusal`].
-pub async fn check(client: &kube::Client, id: &str, secret: &str) -> Result<(), Refusal> {
-    prove(&api(client), id, secret).await.map(drop)
+pub async fn check(
+    client: &kube::Client,
+    id: &str,
+    secret: &str,
+    role: Role,
+) -> Result<(), Refusal> {
+    let (_, known) = prove(&api(client), id, secret).await?;
+    match (role, known.allowance.role) {
+        (Role::Server, Role::Node) => Err(Refusal::NodesOnly),
+        _ => Ok(()),
+    }
 }
 
 /// Lets the holder of a token in once.
@@ -207,6 +225,9 @@ fn secret_of(invitation: &Invitation, allowance: &Allowance) -> Secret {
     if let Some(uses) = allowance.uses {
         data.insert(USES_LEFT, uses.to_string());
     }
+    if allowance.role == Role::Server {
+        data.insert(FOR_SERVERS, "true".to_owned());
+    }
     if !allowance.description.is_empty() {
         data.insert("description", allowance.description.clone());
     }
@@ -250,6 +271,10 @@ fn token_of(secret: &Secret) -> Option<KnownToken> {
         allowance: Allowance {
             expires,
             uses,
+            role: match text(FOR_SERVERS).as_deref() {
+                Some("true") => Role::Server,
+                _ => Role::Node,
+            },
             description: text("description").unwrap_or_default(),
         },
     })

@@ -248,9 +248,18 @@ impl Cluster {
     ///
     /// It is not built (`./x test` does that), or does not end.
     pub fn kubectl_output(&self, words: &[&str], input: &str) -> Result<Output> {
+        self.kubectl_through(0, words, input)
+    }
+
+    /// The same by the server of a host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::kubectl_output`].
+    pub fn kubectl_through(&self, index: usize, words: &[&str], input: &str) -> Result<Output> {
         let mut command = self.fabric.outside().command(kubectl_program()?);
         command
-            .arg(format!("--kubeconfig={}", self.kubeconfig(0).display()))
+            .arg(format!("--kubeconfig={}", self.kubeconfig(index).display()))
             .arg(format!(
                 "--cache-dir={}",
                 self.fabric.outside().directory().join("kube").display()

@@ -9,7 +9,9 @@ use clap::Args;
 
 use super::membership::{self, Standing};
 use super::{need_root, token};
-use crate::cluster::file::{Agent, Layout, Network, NodeFile, Server, parse_store};
+use crate::cluster::file::{
+    Agent, Layout, Network, NodeFile, Server, StoreTlsArguments, parse_store,
+};
 use crate::cluster::{ConfigArgument, Places, api};
 use crate::error::{Context, Error, Result};
 use crate::output::print_line;
@@ -33,6 +35,9 @@ pub struct InitArguments {
     /// Where the cluster's memory is: embedded, or etcd://HOST:PORT,HOST:PORT
     #[arg(long, value_name = "STORE", default_value = "embedded")]
     pub store: String,
+    /// How to speak TLS with etcd
+    #[command(flatten)]
+    pub store_tls: StoreTlsArguments,
     /// Further names and addresses of the server, for its certificate
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub san: Vec<String>,
@@ -92,7 +97,7 @@ async fn make(
     file: &NodeFile,
     arguments: &InitArguments,
 ) -> Result<()> {
-    // In etcd the authority may be another server's already; then the server says so.
+    // etcd may hold another cluster already; then the server says so.
     ensure_authority(&places.server_pki()).context("make the cluster's authority")?;
     file.write(&places.config)?;
     if arguments.foreground {
@@ -136,7 +141,12 @@ fn refuse_member(places: &Places) -> Result<()> {
 /// What the flags mean.
 fn plan(arguments: &InitArguments) -> Result<NodeFile> {
     let name = membership::node_name(arguments.name.as_deref())?;
-    parse_store(&arguments.store)?;
+    let store_tls = arguments.store_tls.words();
+    if parse_store(&arguments.store)?.is_none() && store_tls.is_some() {
+        return Err(Error::new(
+            "--store-ca: the embedded store is a file and speaks no TLS; expected --store etcd://HOST:PORT,… with it; nothing was changed",
+        ));
+    }
     let advertise = match arguments.advertise_addr {
         Some(address) => address,
         // Any address outside will do: which route leads there is the question.
@@ -179,6 +189,7 @@ fn plan(arguments: &InitArguments) -> Result<NodeFile> {
             advertise,
             names: arguments.san.clone(),
             store: arguments.store.clone(),
+            store_tls,
             node_certificate_hours: hours,
         }),
         agent: Agent {
@@ -234,6 +245,15 @@ fn tell(file: &NodeFile, places: &Places, token: &str) -> Result<()> {
     print_line(&format!(
         "    berth cluster join --token {token} {server}\n"
     ))?;
+    if file
+        .server
+        .as_ref()
+        .is_some_and(|server| server.store != "embedded")
+    {
+        print_line(
+            "Further servers join by the line that 'berth cluster token create --server' prints.\n",
+        )?;
+    }
     print_line("Use it with 'berth get nodes', or with kubectl:\n")?;
     print_line(&format!(
         "    export KUBECONFIG={}\n    kubectl get nodes",

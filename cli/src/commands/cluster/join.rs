@@ -1,17 +1,21 @@
 //! `berth cluster join`: brings this machine into a cluster.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_scheduler::trust::authority::NODE_LIFE;
+use berth_scheduler::trust::authority::Authority;
 use berth_scheduler::trust::credential::Credential;
-use berth_scheduler::trust::join::{self, Membership};
+use berth_scheduler::trust::files;
+use berth_scheduler::trust::join::{self, EtcdTls, Grant, Membership, Role};
 use berth_scheduler::trust::token::Token;
 use clap::Args;
 
 use super::membership::{self, Standing};
 use super::need_root;
-use crate::cluster::file::{Agent, Layout, Network, NodeFile, Server, parse_store};
+use crate::cluster::file::{
+    Agent, Layout, Network, NodeFile, Server, StoreTls, StoreTlsArguments, parse_store,
+};
 use crate::cluster::{ConfigArgument, Places};
 use crate::error::{Context, Error, Result};
 use crate::output::print_line;
@@ -40,12 +44,15 @@ pub struct JoinArguments {
     /// The node's name [default: this machine's]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Be a server too; needs --store
-    #[arg(long, requires = "store")]
+    /// Be a server too; the cluster's memory must be in etcd, and the token made for servers
+    #[arg(long)]
     pub server: bool,
-    /// The cluster's etcd: etcd://HOST:PORT,HOST:PORT
+    /// By which addresses this server reaches the cluster's etcd [default: as the other servers]
     #[arg(long, value_name = "STORE", requires = "server")]
     pub store: Option<String>,
+    /// How to speak TLS with etcd [default: as the other servers]
+    #[command(flatten)]
+    pub store_tls: StoreTlsArguments,
     /// How long the node may take to become ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 90)]
     pub timeout: u64,
@@ -71,6 +78,9 @@ pub async fn run(settings: &Settings, arguments: &JoinArguments) -> Result<u8> {
     if crate::cluster::process::live(&places).is_none() {
         let agent = SocketAddr::new(request.address, arguments.agent_port);
         membership::check_port(agent, "the agent (--agent-port chooses another)")?;
+        if arguments.server {
+            membership::check_port(request.listen(), "the server")?;
+        }
     }
     membership::begin(&places, "join")?;
     let outcome = make(settings, &places, &request, arguments).await;
@@ -84,7 +94,12 @@ pub async fn run(settings: &Settings, arguments: &JoinArguments) -> Result<u8> {
     if arguments.foreground {
         return crate::commands::node::serve(settings, &places, file).await;
     }
-    print_line(&format!("Node {} is ready.", file.name))?;
+    let role = if file.server.is_some() {
+        "Server and node"
+    } else {
+        "Node"
+    };
+    print_line(&format!("{role} {} is ready.", file.name))?;
     Ok(0)
 }
 
@@ -96,6 +111,17 @@ struct Request {
     address: IpAddr,
 }
 
+impl Request {
+    /// Where a server here listens: all servers of a cluster have one port.
+    fn listen(&self) -> SocketAddr {
+        let any: IpAddr = match self.address {
+            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(any, self.server.port())
+    }
+}
+
 fn plan(arguments: &JoinArguments) -> Result<Request> {
     let token: Token = arguments.token.parse().context("read --token")?;
     let server = resolve(&arguments.server_address)?;
@@ -104,7 +130,7 @@ fn plan(arguments: &JoinArguments) -> Result<Request> {
         && parse_store(store)?.is_none()
     {
         return Err(Error::new(
-            "--server needs a store that servers share: expected --store etcd://HOST:PORT; nothing was changed",
+            "--store: servers share an etcd; expected etcd://HOST:PORT,HOST:PORT; nothing was changed",
         ));
     }
     let address = match arguments.advertise_addr {
@@ -171,13 +197,30 @@ async fn make(
         // A join that was killed after the cluster had said yes: the token may be spent.
         Some(file) => file,
         None => {
-            let membership = join::join(request.server, &request.token, &request.name)
+            let role = match arguments.server {
+                true => Role::Server,
+                false => Role::Node,
+            };
+            let membership = join::join(request.server, &request.token, &request.name, role)
                 .await
                 .context("join the cluster")?;
             let pki = places.node_pki();
             let written = membership.credential.write(&pki, "node");
             written.context("write the node's certificate")?;
-            let file = node_file(request, arguments, membership);
+            let server = match &membership.server {
+                Some(grant) => {
+                    let authority = &membership.credential.authority;
+                    keep_authority(places, authority, grant)?;
+                    Some(server_file(places, request, arguments, grant)?)
+                }
+                None if arguments.server => {
+                    return Err(Error::new(
+                        "join the cluster: the server there is an older one, that lets in no further servers",
+                    ));
+                }
+                None => None,
+            };
+            let file = node_file(request, arguments, membership, server);
             file.write(&places.config)?;
             file
         }
@@ -197,22 +240,68 @@ fn remembered(places: &Places) -> Result<Option<NodeFile>> {
     Ok(file.filter(|_| credential.is_some()))
 }
 
-fn node_file(request: &Request, arguments: &JoinArguments, membership: Membership) -> NodeFile {
+/// Writes the authority's key, which a server signs with.
+fn keep_authority(places: &Places, certificate: &str, grant: &Grant) -> Result<()> {
+    let key = grant.authority_key.clone();
+    Authority::from_pem(certificate.to_owned(), key)
+        .and_then(|authority| authority.write(&places.server_pki()))
+        .context("keep the cluster's authority")
+}
+
+/// `[server]`: what the other server told, but for what the command line says.
+fn server_file(
+    places: &Places,
+    request: &Request,
+    arguments: &JoinArguments,
+    grant: &Grant,
+) -> Result<Server> {
+    let told = format!("etcd://{}", grant.etcd.join(","));
+    let store_tls = match (arguments.store_tls.words(), &grant.etcd_tls) {
+        (Some(words), _) => Some(words),
+        (None, Some(tls)) => Some(keep_etcd_tls(places, tls)?),
+        (None, None) => None,
+    };
+    Ok(Server {
+        listen: request.listen(),
+        advertise: request.address,
+        names: Vec::new(),
+        store: arguments.store.clone().unwrap_or(told),
+        store_tls,
+        node_certificate_hours: Duration::from_secs(grant.node_certificate_seconds).as_secs_f64()
+            / 3600.0,
+    })
+}
+
+fn keep_etcd_tls(places: &Places, tls: &EtcdTls) -> Result<StoreTls> {
+    let keep = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = places.server_pki().join(name);
+        files::write(&path, text.as_bytes()).context("keep the way to etcd")?;
+        Ok(path)
+    };
+    let (certificate, key) = match &tls.identity {
+        Some((certificate, key)) => (
+            Some(keep("etcd-client.crt", certificate)?),
+            Some(keep("etcd-client.key", key)?),
+        ),
+        None => (None, None),
+    };
+    Ok(StoreTls {
+        ca: keep("etcd-ca.crt", &tls.authority)?,
+        cert: certificate,
+        key,
+    })
+}
+
+fn node_file(
+    request: &Request,
+    arguments: &JoinArguments,
+    membership: Membership,
+    server: Option<Server>,
+) -> NodeFile {
     let mut servers = membership.cluster.servers.clone();
     if !servers.contains(&request.server) {
         servers.insert(0, request.server);
     }
-    let any: IpAddr = match request.address {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let server = arguments.store.as_ref().map(|store| Server {
-        listen: SocketAddr::new(any, request.server.port()),
-        advertise: request.address,
-        names: Vec::new(),
-        store: store.clone(),
-        node_certificate_hours: NODE_LIFE.as_secs_f64() / 3600.0,
-    });
     if server.is_some() {
         servers.insert(0, SocketAddr::new(request.address, request.server.port()));
     }

@@ -12,14 +12,16 @@ use berth_cri::v1;
 use berth_scheduler::pod::volumes::teardown::remove_volumes;
 use berth_scheduler::trust::credential::Credential;
 use berth_scheduler::trust::join::{self, LeaveAnswer, LeaveRequest};
+use berth_scheduler::trust::servers::Servers;
 use berth_scheduler::trust::tls::Shown;
 use berth_scheduler::trust::{TrustError, files};
 use clap::Args;
 
 use super::membership::{self, Standing};
 use super::need_root;
+use super::nodes::{connect_as_node, servers};
 use crate::cluster::file::NodeFile;
-use crate::cluster::parts::remove_network;
+use crate::cluster::parts::{known_servers, remove_network};
 use crate::cluster::{ConfigArgument, Places, process};
 use crate::error::{Context, Error, Result};
 use crate::node;
@@ -63,7 +65,8 @@ pub async fn run(settings: &Settings, arguments: &LeaveArguments) -> Result<u8> 
         Standing::Stranger => return Err(Error::new("this machine is in no cluster")),
     };
     if let Some(file) = &file {
-        refuse_last_server(file, arguments)?;
+        refuse_only_memory(file, arguments)?;
+        refuse_last_server(&places, file, arguments).await?;
         if !arguments.destroy_cluster {
             depart(&places, file, arguments).await?;
         }
@@ -75,11 +78,43 @@ pub async fn run(settings: &Settings, arguments: &LeaveArguments) -> Result<u8> 
     }
     remove_pod_files(settings)?;
     remove_files(&places)?;
+    if let Some(server) = file.as_ref().and_then(|file| file.server.as_ref())
+        && arguments.destroy_cluster
+        && server.store != "embedded"
+    {
+        print_line(&format!(
+            "What the cluster had in {} is there still: 'etcdctl del --prefix /berth/' removes it.",
+            server.store
+        ))?;
+    }
     print_line("This machine is in no cluster any more.")?;
     Ok(0)
 }
 
-fn refuse_last_server(file: &NodeFile, arguments: &LeaveArguments) -> Result<()> {
+/// The last server of a cluster on etcd holds the last key of its authority.
+async fn refuse_last_server(
+    places: &Places,
+    file: &NodeFile,
+    arguments: &LeaveArguments,
+) -> Result<()> {
+    if file.server.is_none() || arguments.destroy_cluster {
+        return Ok(());
+    }
+    let asked = async { servers(&connect_as_node(places, file)?).await };
+    let alive = match tokio::time::timeout(Duration::from_secs(30), asked).await {
+        Ok(Ok(alive)) => alive,
+        // Nobody answers: whoever is told next says so.
+        _ => return Ok(()),
+    };
+    if alive.nodes.iter().any(|node| *node != file.name) {
+        return Ok(());
+    }
+    Err(Error::new(
+        "no other server of this cluster is alive, and without one there is nobody who serves it and nobody who has its authority's key. Let another server join or come back first; to end the cluster, let the other nodes leave and then add --destroy-cluster; nothing was changed",
+    ))
+}
+
+fn refuse_only_memory(file: &NodeFile, arguments: &LeaveArguments) -> Result<()> {
     let embedded = file
         .server
         .as_ref()
@@ -100,10 +135,11 @@ async fn depart(places: &Places, file: &NodeFile, arguments: &LeaveArguments) ->
         return Ok(());
     };
     let shown = Shown::new(credential).context(attempt)?;
+    let servers = known_servers(places, file);
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
     let mut told = 0;
     loop {
-        let answer = match ask(file, &shown, false).await {
+        let answer = match ask(&servers, &shown, false).await {
             Ok(answer) => answer,
             // Removed by somebody else already: nothing is left to tell.
             Err(TrustError::Join(join::JoinError::Refused { status: 401, .. })) => return Ok(()),
@@ -136,12 +172,12 @@ async fn depart(places: &Places, file: &NodeFile, arguments: &LeaveArguments) ->
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    ask(file, &shown, true).await.context(attempt)?;
+    ask(&servers, &shown, true).await.context(attempt)?;
     Ok(())
 }
 
 async fn ask(
-    file: &NodeFile,
+    servers: &Servers,
     shown: &Arc<Shown>,
     finish: bool,
 ) -> std::result::Result<LeaveAnswer, TrustError> {
@@ -149,8 +185,8 @@ async fn ask(
         attempt: "find a server",
         reason: "none is known".to_owned(),
     });
-    for server in &file.servers {
-        outcome = join::leave(*server, shown, &LeaveRequest { finish }).await;
+    for server in servers.known() {
+        outcome = join::leave(server, shown, &LeaveRequest { finish }).await;
         match &outcome {
             Ok(_) | Err(TrustError::Join(join::JoinError::Refused { .. })) => break,
             Err(_) => {}

@@ -19,6 +19,7 @@ use kube::Api;
 
 use crate::cluster::Places;
 use crate::cluster::file::NodeFile;
+use crate::cluster::parts::known_servers;
 use crate::cluster::process::{self, Started};
 use crate::error::{Context, Error, Result};
 use crate::settings::Settings;
@@ -214,7 +215,7 @@ async fn readiness(places: &Places, file: &NodeFile) -> Result<Option<String>> {
         return Ok(Some("it has no certificate yet".to_owned()));
     };
     let shown = Shown::new(credential).context(attempt)?;
-    let client = connect::client(&file.servers, &shown).context(attempt)?;
+    let client = connect::client(&known_servers(places, file), &shown).context(attempt)?;
     let asking = Api::<Node>::all(client);
     let found = tokio::time::timeout(Duration::from_secs(5), asking.get_opt(&file.name)).await;
     let found = match found {

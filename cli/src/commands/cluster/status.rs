@@ -10,9 +10,10 @@ use kube::Api;
 use serde_json::json;
 
 use super::membership::{self, Standing, not_ready};
-use super::nodes::connect_somehow;
+use super::nodes::{connect_somehow, servers};
 use crate::cluster::api::{self, ClusterArguments};
 use crate::cluster::file::NodeFile;
+use crate::cluster::parts::known_servers;
 use crate::cluster::{ConfigArgument, Places, process};
 use crate::error::{Context, Result};
 use crate::output::{Format, print_line, print_value};
@@ -49,6 +50,11 @@ pub async fn run(settings: &Settings, arguments: &StatusArguments) -> Result<u8>
     };
     let process = process::live(&places).map(|process| process.pid());
     let readiness = readiness(settings, &places, &file).await;
+    let leader = match readiness {
+        Ok(()) => leader(settings, &places).await,
+        Err(_) => None,
+    };
+    let known = known_servers(&places, &file).known();
     let credential =
         Credential::read(&places.node_pki(), "node").context("read the certificate")?;
     let subject = credential.and_then(|credential| credential.subject().ok());
@@ -61,7 +67,8 @@ pub async fn run(settings: &Settings, arguments: &StatusArguments) -> Result<u8>
             &json!({
                 "node": file.name,
                 "address": file.address,
-                "servers": file.servers,
+                "servers": known,
+                "leader": leader,
                 "isServer": file.server.is_some(),
                 "process": process,
                 "ready": readiness.is_ok(),
@@ -71,7 +78,7 @@ pub async fn run(settings: &Settings, arguments: &StatusArguments) -> Result<u8>
             }),
         )?;
     } else {
-        let servers: Vec<String> = file.servers.iter().map(ToString::to_string).collect();
+        let servers: Vec<String> = known.iter().map(ToString::to_string).collect();
         let role = if file.server.is_some() {
             "server and node"
         } else {
@@ -84,6 +91,9 @@ pub async fn run(settings: &Settings, arguments: &StatusArguments) -> Result<u8>
             file.name, file.address
         ))?;
         print_line(&format!("Servers:      {}", servers.join(", ")))?;
+        if let Some(leader) = leader {
+            print_line(&format!("Leader:       {leader}"))?;
+        }
         print_line(&format!("Process:      {process}"))?;
         print_line(&format!("Ready:        {ready}"))?;
         if let (Some(ends), Some(renews)) = (ends, renews) {
@@ -94,6 +104,15 @@ pub async fn run(settings: &Settings, arguments: &StatusArguments) -> Result<u8>
         print_line(&format!("File:         {}", places.config.display()))?;
     }
     Ok(u8::from(readiness.is_err()))
+}
+
+/// Which server leads, if that can be found out.
+async fn leader(settings: &Settings, places: &Places) -> Option<String> {
+    let client = connect_somehow(settings, &ClusterArguments::default(), places).await;
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        servers(&client.ok()?).await.ok()?.leader
+    });
+    asked.await.ok().flatten()
 }
 
 async fn readiness(

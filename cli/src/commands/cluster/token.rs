@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use berth_scheduler::trust::credential::{parse_certificate, public_key_hash};
+use berth_scheduler::trust::join::Role;
 use berth_scheduler::trust::token::{Invitation, Token};
 use berth_scheduler::trust::tokens::{self, Allowance, KnownToken};
 use clap::{Args, Subcommand};
@@ -61,6 +62,9 @@ pub struct NewToken {
     /// How many machines may use it [default: any number]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: Option<u32>,
+    /// Let in further servers too: they get the key of the cluster's authority
+    #[arg(long)]
+    pub server: bool,
     /// What it is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
@@ -83,22 +87,25 @@ pub async fn run(settings: &Settings, arguments: &TokenArguments) -> Result<u8> 
     let client = api::connect(settings, &arguments.cluster).await?;
     match &arguments.command {
         TokenCommand::Create(new) => {
-            let token = create(&client, &places, &wanted.unwrap_or_default()).await?;
-            tell(&places, &token, new.quiet)?;
+            let wanted = wanted.unwrap_or_default();
+            let token = create(&client, &places, &wanted).await?;
+            tell(&places, &token, wanted.role, new.quiet)?;
         }
         TokenCommand::Rotate(new) => {
             let before = tokens::list(&client).await.context("list tokens")?;
-            let token = create(&client, &places, &wanted.unwrap_or_default()).await?;
+            let wanted = wanted.unwrap_or_default();
+            let token = create(&client, &places, &wanted).await?;
             for old in before {
                 let revoked = tokens::revoke(&client, &old.invitation.id).await;
                 revoked.context("take back the older tokens")?;
             }
-            tell(&places, &token, new.quiet)?;
+            tell(&places, &token, wanted.role, new.quiet)?;
         }
         TokenCommand::Show { id } => {
             let known = tokens::list(&client).await.context("list tokens")?;
             let found = choose(&known, id.as_deref())?;
-            tell(&places, &words(&places, &found.invitation)?, false)?;
+            let words = words(&places, &found.invitation)?;
+            tell(&places, &words, found.allowance.role, false)?;
         }
         TokenCommand::List => list(settings, &client).await?,
         TokenCommand::Revoke { ids } => revoke(&client, ids).await?,
@@ -144,19 +151,29 @@ fn words(places: &Places, invitation: &Invitation) -> Result<String> {
     Ok(token.words())
 }
 
-fn tell(places: &Places, token: &str, quiet: bool) -> Result<()> {
+fn tell(places: &Places, token: &str, role: Role, quiet: bool) -> Result<()> {
     if quiet {
         return print_line(token);
     }
     let file = NodeFile::read(&places.config)?;
     let server = file.and_then(|file| file.servers.first().map(SocketAddr::to_string));
     let server = server.unwrap_or_else(|| "ADDRESS".to_owned());
-    print_line(&format!("berth cluster join --token {token} {server}"))
+    let flag = match role {
+        Role::Server => "--server ",
+        Role::Node => "",
+    };
+    print_line(&format!(
+        "berth cluster join {flag}--token {token} {server}"
+    ))
 }
 
 fn allowance(new: &NewToken) -> Result<Allowance> {
     Ok(Allowance {
         uses: new.uses,
+        role: match new.server {
+            true => Role::Server,
+            false => Role::Node,
+        },
         description: new.description.clone(),
         ..Allowance::within(parse_ttl(&new.ttl)?)
     })
@@ -211,13 +228,14 @@ async fn list(settings: &Settings, client: &kube::Client) -> Result<()> {
                 "state": state(token),
                 "expires": token.allowance.expires.map(|expires| expires.to_string()),
                 "usesLeft": token.allowance.uses,
+                "for": purpose(token),
                 "description": token.allowance.description,
             })
         })
         .collect();
     let name = |value: &serde_json::Value| value["id"].as_str().unwrap_or_default().to_owned();
     print_list(settings.format, &values, name, || Rows {
-        heads: vec!["ID", "STATE", "EXPIRES", "USES LEFT", "DESCRIPTION"],
+        heads: vec!["ID", "STATE", "EXPIRES", "USES LEFT", "FOR", "DESCRIPTION"],
         wide_columns: 0,
         rows: known
             .iter()
@@ -229,11 +247,20 @@ async fn list(settings: &Settings, client: &kube::Client) -> Result<()> {
                     state(token).to_owned(),
                     expires.unwrap_or_else(|| "never".to_owned()),
                     uses.unwrap_or_else(|| "any".to_owned()),
+                    purpose(token).to_owned(),
                     token.allowance.description.clone(),
                 ]
             })
             .collect(),
     })
+}
+
+/// Whom a token lets in.
+fn purpose(token: &KnownToken) -> &'static str {
+    match token.allowance.role {
+        Role::Node => "nodes",
+        Role::Server => "servers",
+    }
 }
 
 async fn revoke(client: &kube::Client, ids: &[String]) -> Result<()> {
