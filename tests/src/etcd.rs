@@ -25,15 +25,15 @@ pub struct Etcd {
     tls: Option<Tls>,
 }
 
-/// Files to speak TLS with, PEM: one certificate for all members and their clients.
+/// Files to speak TLS with, PEM.
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// Who signed.
     pub authority: PathBuf,
-    /// The certificate, good for all members' addresses.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
+    /// The members' certificate, good for all their addresses, and its key.
+    pub members: (PathBuf, PathBuf),
+    /// The clients' certificate and its key.
+    pub clients: (PathBuf, PathBuf),
 }
 
 struct Member {
@@ -166,8 +166,8 @@ impl Etcd {
             let file = |name: &str, path: &Path| format!("--{name}={}", path.display());
             command.args([
                 file("cacert", &tls.authority),
-                file("cert", &tls.certificate),
-                file("key", &tls.key),
+                file("cert", &tls.clients.0),
+                file("key", &tls.clients.1),
             ]);
         }
         let output = command
@@ -216,9 +216,9 @@ impl Etcd {
                 .arg("--trusted-ca-file")
                 .arg(&tls.authority)
                 .arg("--cert-file")
-                .arg(&tls.certificate)
+                .arg(&tls.members.0)
                 .arg("--key-file")
-                .arg(&tls.key);
+                .arg(&tls.members.1);
         }
         let process = command
             .arg("--data-dir")

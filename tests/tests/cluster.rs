@@ -11,6 +11,9 @@ mod demo;
 /// Beginning, joining, leaving, and what goes wrong with them.
 #[path = "cluster/membership.rs"]
 mod membership;
+/// Several servers on one etcd: joining, leading, dying, freezing, and etcd's own troubles.
+#[path = "cluster/servers.rs"]
+mod servers;
 /// Tokens and certificates of every bad kind.
 #[path = "cluster/trust.rs"]
 mod trust;

@@ -52,9 +52,12 @@ pub async fn connect(settings: &Settings, arguments: &ClusterArguments) -> Resul
         context: arguments.context.clone(),
         ..KubeConfigOptions::default()
     };
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .map_err(|error| Error::new(format!("{}: {error}", attempt())))?;
+    // A server that answers 503 has tried for ten seconds already: whoever asked is told,
+    // and does not wait for minutes.
+    config.default_retry = false;
     Client::try_from(config).context("speak with the cluster")
 }
 

@@ -21,7 +21,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     api::{
@@ -138,6 +138,7 @@ impl Cache {
     /// Follows the store until the task is dropped; after a loss of the store it goes on from
     /// where it was, or from a new picture if the store's history has moved on.
     pub async fn follow(self: Arc<Self>, store: SharedStore, pause: Duration) {
+        let mut told = None;
         loop {
             let after = *self.revision.borrow();
             // All keys, also those that hold no objects (of elections, say): they raise the store's
@@ -146,12 +147,21 @@ impl Cache {
                 Ok(changes) => self.take_in(changes).await,
                 Err(error) => Err(error),
             };
-            if let Err(StoreError::Compacted { .. } | StoreError::Ahead { .. }) = outcome {
-                if let Err(error) = self.reload(&store).await {
-                    tracing::warn!(%error, "the store cannot be listed; trying again");
+            if *self.revision.borrow() > after {
+                told = None;
+            }
+            match outcome {
+                Err(StoreError::Compacted { .. } | StoreError::Ahead { .. }) => {
+                    if let Err(error) = self.reload(&store).await
+                        && is_news(&mut told)
+                    {
+                        tracing::warn!(%error, "the store cannot be listed; trying again");
+                    }
                 }
-            } else if let Err(error) = outcome {
-                tracing::warn!(%error, "the store's changes ended; following on from revision {after}");
+                Err(error) if is_news(&mut told) => {
+                    tracing::warn!(%error, "the store's changes ended; following on from revision {after}");
+                }
+                _ => {}
             }
             tokio::time::sleep(pause).await;
         }
@@ -382,6 +392,15 @@ impl Shelf {
         drop(content);
         self.news.send_replace(revision);
     }
+}
+
+/// Whether a trouble that lasts is said again: once a minute, for ten times a second helps nobody.
+fn is_news(told: &mut Option<Instant>) -> bool {
+    let is_news = told.is_none_or(|at| at.elapsed() > Duration::from_secs(60));
+    if is_news {
+        *told = Some(Instant::now());
+    }
+    is_news
 }
 
 /// The store's failures as the API tells them, where no object is concerned.

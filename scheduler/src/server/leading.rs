@@ -45,6 +45,7 @@ pub struct Office {
 
 /// Leads whenever it is elected, until `shutdown`.
 pub async fn run(office: Office, election: Arc<dyn Election>, shutdown: CancellationToken) {
+    let mut told = None;
     while !shutdown.is_cancelled() {
         let campaign = tokio::select! {
             campaign = election.campaign() => campaign,
@@ -53,13 +54,18 @@ pub async fn run(office: Office, election: Arc<dyn Election>, shutdown: Cancella
         let reign = match campaign {
             Ok(reign) => reign,
             Err(error) => {
-                tracing::warn!("campaign: {error}");
+                // Said once: while the store is away each second brings the same.
+                let words = error.to_string();
+                if told.replace(words).is_none() {
+                    tracing::warn!("who leads cannot be found out: {error}");
+                }
                 shutdown
                     .run_until_cancelled(tokio::time::sleep(PAUSE))
                     .await;
                 continue;
             }
         };
+        told = None;
         let term = reign.term;
         tracing::info!(
             term,

@@ -1,14 +1,28 @@
 //! Who leads: one at a time, the next one soon, and no write of a leader of the past.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use berth_scheduler::api::{Api, ApiConfig, Identity, local};
+use berth_scheduler::controllers::ControllersConfig;
+use berth_scheduler::placement::PlacementConfig;
+use berth_scheduler::server::leading::{self, Office};
+use berth_scheduler::server::roster::Roll;
 use berth_scheduler::store::election::{Election, EtcdElection, Reign};
 use berth_scheduler::store::etcd::{EtcdConfig, EtcdStore};
-use berth_scheduler::store::{Expected, Store};
+use berth_scheduler::store::presence::Present;
+use berth_scheduler::store::{Expected, Store, StoreError};
+use berth_scheduler::trust::register::Register;
 use berth_tests::etcd::Etcd;
 use berth_tests::patience::stretched;
 use bytes::Bytes;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, PostParams};
+use tokio_util::sync::CancellationToken;
 
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -127,4 +141,125 @@ async fn a_leader_whose_key_an_operator_deletes_is_told() {
         reign.lost.cancelled(),
     )
     .await;
+}
+
+/// Elected, and deaf to the end of it: as a server that was frozen, in the moment it wakes up.
+struct Deaf {
+    election: Arc<EtcdElection>,
+    is_elected: AtomicBool,
+}
+
+#[async_trait]
+impl Election for Deaf {
+    async fn campaign(&self) -> Result<Reign, StoreError> {
+        if self.is_elected.swap(true, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        let real = self.election.campaign().await?;
+        let deaf = Reign::new(real.term, real.store.clone());
+        // Its lease is renewed for as long as this process lives.
+        std::mem::forget(real);
+        Ok(deaf)
+    }
+
+    async fn leader(&self) -> Result<Option<String>, StoreError> {
+        self.election.leader().await
+    }
+}
+
+/// A server's API, and its leader's work whenever it is elected.
+async fn serve(
+    store: EtcdStore,
+    election: Arc<dyn Election>,
+    shutdown: &CancellationToken,
+) -> (kube::Client, tokio::task::JoinHandle<()>) {
+    let api = Api::open(Arc::new(store), ApiConfig::default()).await;
+    let api = api.unwrap();
+    let address = SocketAddr::from(([10, 0, 0, 1], 6443));
+    let office = Office {
+        api: api.clone(),
+        register: Register::new(),
+        roll: Roll::Sole(Present {
+            address,
+            node: None,
+        }),
+        address,
+        controllers: ControllersConfig::default(),
+        placement: PlacementConfig::default(),
+    };
+    let leading = tokio::spawn(leading::run(office, election, shutdown.clone()));
+    (local::client(api, Identity::master("test")), leading)
+}
+
+async fn want_two(client: &kube::Client, name: &str) {
+    let wanted = serde_json::json!({
+        "metadata": { "name": name },
+        "spec": {
+            "replicas": 2,
+            "selector": { "matchLabels": { "app": name } },
+            "template": {
+                "metadata": { "labels": { "app": name } },
+                "spec": { "containers": [{ "name": "main", "image": "busybox" }] },
+            },
+        },
+    });
+    let sets: kube::Api<ReplicaSet> = kube::Api::default_namespaced(client.clone());
+    let wanted = serde_json::from_value(wanted).unwrap();
+    sets.create(&PostParams::default(), &wanted).await.unwrap();
+}
+
+async fn count(client: &kube::Client, name: &str) -> usize {
+    let pods: kube::Api<Pod> = kube::Api::default_namespaced(client.clone());
+    let there = ListParams::default().labels(&format!("app={name}"));
+    pods.list(&there).await.unwrap().items.len()
+}
+
+async fn until_two(client: &kube::Client, name: &str) {
+    let waiting = async {
+        while count(client, name).await != 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon("no two pods", Duration::from_secs(60), waiting).await;
+}
+
+/// Controllers write behind the fence: those of a leader of the past make nothing, though
+/// nobody told them, and its server goes on serving clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_does_not_know_its_end_makes_nothing() {
+    let etcd = Etcd::start(1).unwrap();
+    let (shutdown, deaf) = (CancellationToken::new(), CancellationToken::new());
+    let (store, election) = candidate(&etcd, "first").await;
+    let election = Arc::new(Deaf {
+        election,
+        is_elected: AtomicBool::new(false),
+    });
+    let (client, first) = serve(store, election, &deaf).await;
+    want_two(&client, "early").await;
+    until_two(&client, "early").await;
+
+    etcd.etcdctl(0, &["del", "/berth/election/leader"]).unwrap();
+    want_two(&client, "late").await;
+    let deadline = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < deadline {
+        assert_eq!(count(&client, "late").await, 0, "it wrote");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!first.is_finished(), "it knows");
+
+    let (store, election) = candidate(&etcd, "second").await;
+    let (_, second) = serve(store, election, &shutdown).await;
+    until_two(&client, "late").await;
+    // Both at work, and one of them for nothing.
+    want_two(&client, "last").await;
+    until_two(&client, "last").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(count(&client, "last").await, 2);
+    deaf.cancel();
+    shutdown.cancel();
+    for leading in [first, second] {
+        soon("it does not end", Duration::from_secs(60), leading)
+            .await
+            .unwrap();
+    }
 }

@@ -3,6 +3,8 @@
 //! The connection picks a member at random for each call. One that refuses or does not answer
 //! makes that try fail, and the next try most likely meets another.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -25,12 +27,17 @@ const UNAUTHENTICATED: i32 = 16;
 /// The most bytes in one answer: a page of large objects, or a burst of a watch.
 pub const ANSWER_LIMIT_BYTES: usize = 256 << 20;
 
+/// How long to try while no member has answered for long.
+const PATIENCE_WHILE_AWAY: Duration = Duration::from_secs(1);
+
 /// The connection to all members.
 #[derive(Clone)]
 pub struct Calls {
     client: Client,
     attempt: Duration,
     patience: Duration,
+    /// A call was given up, and none has had an answer since.
+    is_away: Arc<AtomicBool>,
 }
 
 /// A transaction's answer.
@@ -76,6 +83,7 @@ impl Calls {
             client,
             attempt: config.attempt,
             patience: config.patience,
+            is_away: Arc::default(),
         })
     }
 
@@ -126,12 +134,22 @@ impl Calls {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let deadline = Instant::now() + self.patience;
+        // Once somebody has waited the whole time for nothing, nobody else does: their requests
+        // would only pile up. The first answer, to whomever, gives everyone the time back.
+        let patience = match self.is_away.load(Ordering::Relaxed) {
+            true => self.patience.min(PATIENCE_WHILE_AWAY),
+            false => self.patience,
+        };
+        let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(20);
         let mut lost = false;
+        let mut worst = Trouble::default();
         loop {
-            let error = match timeout(self.attempt, call()).await {
-                Ok(Ok(answer)) => return Ok((answer, lost)),
+            let error = match timeout(self.attempt.min(patience), call()).await {
+                Ok(Ok(answer)) => {
+                    self.is_away.store(false, Ordering::Relaxed);
+                    return Ok((answer, lost));
+                }
                 Ok(Err(error)) => error,
                 Err(_) => Error::IoError(std::io::ErrorKind::TimedOut.into()),
             };
@@ -139,11 +157,68 @@ impl Calls {
                 return Err(refusal);
             }
             lost |= may_have_happened(&error);
+            worst = worst.max(Trouble::of(&error));
             if Instant::now() + pause >= deadline {
-                return Err(StoreError::Unavailable(format!("etcd: {error}")));
+                self.is_away.store(true, Ordering::Relaxed);
+                return Err(StoreError::Unavailable(worst.words(patience)));
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+}
+
+/// What is wrong with etcd, the more telling the greater: a member that cannot be reached says
+/// less than one that answers that it is alone.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    #[default]
+    Nothing,
+    Unreached(String),
+    Silent,
+    Other(String),
+    NoMajority(String),
+}
+
+impl Trouble {
+    fn of(error: &Error) -> Trouble {
+        let Error::GRpcStatus(status) = error else {
+            let is_late =
+                matches!(error, Error::IoError(io) if io.kind() == std::io::ErrorKind::TimedOut);
+            return if is_late {
+                Trouble::Silent
+            } else {
+                Trouble::Other(error.to_string())
+            };
+        };
+        let message = status.message();
+        let alone = ["no leader", "leader changed", "request timed out"];
+        if alone.iter().any(|words| message.contains(words)) {
+            return Trouble::NoMajority(message.to_owned());
+        }
+        let mut deepest: &(dyn std::error::Error + 'static) = status;
+        while let Some(source) = deepest.source() {
+            deepest = source;
+        }
+        match deepest.downcast_ref::<std::io::Error>() {
+            Some(io) => Trouble::Unreached(io.to_string()),
+            None => Trouble::Other(message.to_owned()),
+        }
+    }
+
+    fn words(&self, patience: Duration) -> String {
+        let seconds = patience.as_secs();
+        match self {
+            Trouble::Nothing | Trouble::Silent => {
+                format!("no member of etcd answered within {seconds} s")
+            }
+            Trouble::Unreached(reason) => {
+                format!("no member of etcd was reached within {seconds} s: {reason}")
+            }
+            Trouble::NoMajority(reason) => format!(
+                "etcd had no majority of its members for {seconds} s ({reason}); what was acknowledged is kept, and it goes on when they are back"
+            ),
+            Trouble::Other(reason) => format!("etcd: {reason}"),
         }
     }
 }
