@@ -204,13 +204,14 @@ async fn admit_by_token(
     let (id, secret) = (&request.token_id, &request.token_secret);
     // Who has no token learns nothing of the cluster, not even its nodes' names; and a
     // token is spent only by one who could come in.
-    tokens::check(&bootstrap.client, id, secret, request.role)
+    let token = tokens::check(&bootstrap.client, id, secret)
         .await
         .map_err(refused)?;
     let server = match request.role {
         Role::Node => None,
         Role::Server => Some(bootstrap.grant()?),
     };
+    token.admits(request.role).map_err(refused)?;
     bootstrap.refuse_taken(&request.node).await?;
     tokens::spend(&bootstrap.client, id, secret)
         .await

@@ -167,14 +167,17 @@ impl Connector {
     /// Waits for an answer; a server that takes long is asked whether it lives.
     async fn attend<T>(self, asked: impl Future<Output = T>) -> T {
         let mut asked = std::pin::pin!(asked);
+        let mut patience = self.lines.answer;
         loop {
-            match tokio::time::timeout(self.lines.answer, &mut asked).await {
+            match tokio::time::timeout(patience, &mut asked).await {
                 Ok(answer) => return answer,
                 Err(_) => {
                     if let Some(address) = self.servers.suspect() {
                         // A task of its own: who asked may give up meanwhile.
                         tokio::spawn(self.clone().probe(address));
                     }
+                    // One that lives and is slow is not made slower.
+                    patience *= 2;
                 }
             }
         }

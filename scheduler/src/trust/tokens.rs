@@ -66,6 +66,18 @@ impl KnownToken {
         }
         (self.allowance.uses == Some(0)).then_some(Refusal::Spent)
     }
+
+    /// Whether its holder may come in as that.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NodesOnly`].
+    pub fn admits(&self, role: Role) -> Result<(), Refusal> {
+        match (role, self.allowance.role) {
+            (Role::Server, Role::Node) => Err(Refusal::NodesOnly),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a token lets nobody in. An unknown one and a wrong secret are told apart by
@@ -143,22 +155,14 @@ pub async fn revoke(client: &kube::Client, id: &str) -> Result<bool, TrustError>
     }
 }
 
-/// Whether the holder of a token may come in as that. Nothing is spent.
+/// The token of its holder. Nothing is spent.
 ///
 /// # Errors
 ///
 /// [`Refusal`].
-pub async fn check(
-    client: &kube::Client,
-    id: &str,
-    secret: &str,
-    role: Role,
-) -> Result<(), Refusal> {
+pub async fn check(client: &kube::Client, id: &str, secret: &str) -> Result<KnownToken, Refusal> {
     let (_, known) = prove(&api(client), id, secret).await?;
-    match (role, known.allowance.role) {
-        (Role::Server, Role::Node) => Err(Refusal::NodesOnly),
-        _ => Ok(()),
-    }
+    Ok(known)
 }
 
 /// Lets the holder of a token in once.

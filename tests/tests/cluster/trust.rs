@@ -32,6 +32,19 @@ fn tokens_of_every_bad_kind_are_refused_with_their_reason() {
     };
     // No token at all.
     assert!(join(1, "hello").contains("berth-1-"));
+    // A server has no place in a cluster with a file for its memory.
+    let words = [
+        "cluster",
+        "join",
+        "--server",
+        "--token",
+        &token,
+        "10.99.0.1",
+    ];
+    let said = cluster.berth_fails(1, &words);
+    assert!(said.contains("can have no further server"), "{said}");
+    let said = cluster.berth_fails(0, &["cluster", "token", "create", "--server"]);
+    assert!(said.contains("no token was made"), "{said}");
     // A wrong secret.
     let (head, hash) = token.rsplit_once('-').unwrap();
     let (id, _) = head.split_once('.').unwrap();

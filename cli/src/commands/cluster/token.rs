@@ -84,6 +84,9 @@ pub async fn run(settings: &Settings, arguments: &TokenArguments) -> Result<u8> 
         TokenCommand::Create(new) | TokenCommand::Rotate(new) => Some(allowance(new)?),
         _ => None,
     };
+    if wanted.as_ref().is_some_and(|new| new.role == Role::Server) {
+        refuse_embedded(&places)?;
+    }
     let client = api::connect(settings, &arguments.cluster).await?;
     match &arguments.command {
         TokenCommand::Create(new) => {
@@ -111,6 +114,17 @@ pub async fn run(settings: &Settings, arguments: &TokenArguments) -> Result<u8> 
         TokenCommand::Revoke { ids } => revoke(&client, ids).await?,
     }
     Ok(0)
+}
+
+/// No token lets a server into a cluster that can have one only.
+fn refuse_embedded(places: &Places) -> Result<()> {
+    let server = NodeFile::read(&places.config)?.and_then(|file| file.server);
+    if server.is_none_or(|server| server.store != "embedded") {
+        return Ok(());
+    }
+    Err(Error::new(
+        "--server: this cluster can have no further server: its memory is a file on this machine, and several servers share an etcd ('berth cluster init --store etcd://HOST:PORT,…' begins such a cluster); no token was made",
+    ))
 }
 
 /// A token for a day, as init prints it; its words.
