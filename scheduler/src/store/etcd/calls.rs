@@ -216,7 +216,7 @@ impl Trouble {
                 format!("no member of etcd was reached within {seconds} s: {reason}")
             }
             Trouble::NoMajority(reason) => format!(
-                "etcd had no majority of its members for {seconds} s ({reason}); what was acknowledged is kept, and it goes on when they are back"
+                "etcd has no majority of its members ({reason}); what was acknowledged is kept, and it goes on when they are back"
             ),
             Trouble::Other(reason) => format!("etcd: {reason}"),
         }
