@@ -320,6 +320,7 @@ mod tests {
             allowance: Allowance {
                 expires: expires.map(|hours| Timestamp::now() + SignedDuration::from_hours(hours)),
                 uses,
+                role: Role::Node,
                 description: String::new(),
             },
         };
