@@ -14,6 +14,8 @@
 //!  └─ Sweep      what was there before, what is left after
 //! ```
 
+/// Numbers that look random and can be had again.
+pub mod chance;
 /// Members of etcd on loopback.
 pub mod etcd;
 /// Several hosts on one wire.

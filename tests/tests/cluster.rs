@@ -8,12 +8,18 @@
 /// The demo of a small cluster, with a client that counts failures.
 #[path = "cluster/demo.rs"]
 mod demo;
+/// Server, agent and network killed, a host cut off, a disk full.
+#[path = "cluster/faults.rs"]
+mod faults;
 /// Beginning, joining, leaving, and what goes wrong with them.
 #[path = "cluster/membership.rs"]
 mod membership;
 /// Several servers on one etcd: joining, leading, dying, freezing, and etcd's own troubles.
 #[path = "cluster/servers.rs"]
 mod servers;
+/// A node's parts, each a process of its own.
+#[path = "cluster/parts.rs"]
+mod parts;
 /// Tokens and certificates of every bad kind.
 #[path = "cluster/trust.rs"]
 mod trust;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_cri::v1;
+use berth_tests::chance::{self, Chance};
 use berth_tests::host::{Host, program};
 use berth_tests::machine::Machine;
 use berth_tests::patience::stretched;
@@ -26,13 +27,9 @@ use berth_tests::sweep::Sweep;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use self::chance::Chance;
 use self::life::{Client, Life};
 use crate::world::{IMAGE, World, socket};
 
-/// Numbers that look random and can be had again.
-#[path = "restart/chance.rs"]
-mod chance;
 /// A pod's whole life, by calls that are asked again when the server dies.
 #[path = "restart/life.rs"]
 mod life;

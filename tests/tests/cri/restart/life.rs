@@ -16,8 +16,8 @@ use tonic::{Code, Response, Status};
 use v1::image_service_client::ImageServiceClient;
 use v1::runtime_service_client::RuntimeServiceClient;
 
-use super::chance::Chance;
 use crate::world::{IMAGE, socket, words};
+use berth_tests::chance::Chance;
 
 /// A server must answer at last, however often it is killed.
 const PATIENCE: Duration = Duration::from_secs(120);
