@@ -20,6 +20,9 @@ mod servers;
 /// A node's parts, each a process of its own.
 #[path = "cluster/parts.rs"]
 mod parts;
+/// Pods, as the API tells and as runtimes have them.
+#[path = "cluster/pods.rs"]
+mod pods;
 /// Tokens and certificates of every bad kind.
 #[path = "cluster/trust.rs"]
 mod trust;

@@ -10,15 +10,18 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
 use berth_tests::chance::{self, Chance};
 use berth_tests::load::Load;
-use serde_json::Value;
 
 use crate::parts::{Part, Parts};
+use crate::pods::{WEB, assert_nodes_agree, lives, until_pods};
 use crate::world::{Cluster, text};
 use journal::Journal;
 
+/// A host without its cable.
+#[path = "faults/cable.rs"]
+mod cable;
 /// Writers that remember what was acknowledged.
 #[path = "faults/journal.rs"]
 mod journal;
@@ -57,93 +60,6 @@ spec:
   ports: [{port: 80}]
 ";
 
-const WEB: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      topologySpreadConstraints:
-      - maxSkew: 1
-        topologyKey: kubernetes.io/hostname
-        whenUnsatisfiable: DoNotSchedule
-        labelSelector: {matchLabels: {app: web}}
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: main
-        image: busybox
-        command: [sh, -c, 'echo here > /index.html; exec httpd -f -p 80 -h /']
-        readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  type: NodePort
-  selector: {app: web}
-  ports: [{port: 80, nodePort: 30080}]
-";
-
-/// A pod's name, and what changes when it is begun anew.
-type Lives = BTreeMap<String, String>;
-
-/// Pods of an application that are not ending, with what must stay as it is.
-fn lives(cluster: &Cluster, app: &str) -> Result<Lives> {
-    let mut lives = Lives::new();
-    for pod in pods(cluster, app)? {
-        let name = pod["metadata"]["name"].as_str().context("a name")?;
-        let status = &pod["status"]["containerStatuses"][0];
-        let life = format!(
-            "{} on {} at {}, container {}, restarts {}",
-            pod["metadata"]["uid"],
-            pod["spec"]["nodeName"],
-            pod["status"]["podIP"],
-            status["containerID"],
-            status["restartCount"]
-        );
-        lives.insert(name.to_owned(), life);
-    }
-    Ok(lives)
-}
-
-fn pods(cluster: &Cluster, app: &str) -> Result<Vec<Value>> {
-    let label = format!("app={app}");
-    let output = cluster.kubectl_output(&["get", "pods", "-l", &label, "-o", "json"], "")?;
-    ensure!(output.status.success(), "{}", text(&output.stderr));
-    let list: Value = serde_json::from_slice(&output.stdout)?;
-    let pods = list["items"].as_array().cloned().unwrap_or_default();
-    let stays = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null();
-    Ok(pods.into_iter().filter(stays).collect())
-}
-
-/// Waits until an application has so many pods, all running, and no others.
-fn until_pods(cluster: &Cluster, app: &str, count: usize) {
-    cluster.until(&format!("{count} pods of {app}"), PATIENCE, || {
-        let label = format!("app={app}");
-        let rows = cluster.kubectl_output(&["get", "pods", "-l", &label, "--no-headers"], "")?;
-        let rows = text(&rows.stdout);
-        let running = rows.lines().filter(|row| row.contains(" Running "));
-        ensure!(
-            running.count() == count && rows.lines().count() == count,
-            "{rows}"
-        );
-        Ok(())
-    });
-}
-
-/// The containers that live on a host, as its runtime tells: `pod/container`.
-fn containers(cluster: &Cluster, index: usize) -> Result<Vec<String>> {
-    let output = cluster.output(index, &["-o", "json", "ps"]);
-    ensure!(output.status.success(), "{}", text(&output.stderr));
-    let list: Value = serde_json::from_slice(&output.stdout)?;
-    let names = list.as_array().into_iter().flatten();
-    Ok(names.map(|one| one["pod"].to_string()).collect())
-}
-
 #[test]
 fn parts_that_are_killed_lose_nothing_and_nobody_notices() {
     let mut cluster = Cluster::start(3);
@@ -176,11 +92,18 @@ fn parts_that_are_killed_lose_nothing_and_nobody_notices() {
     let (mut kills, mut wanted) = (BTreeMap::<&str, usize>::new(), 1);
     let end = Instant::now() + STORM;
     while Instant::now() < end {
-        let (name, victim, part) = match chance.below(6) {
-            0 | 1 => ("server", &mut first, Part::Server),
-            2 => ("agent", &mut first, Part::Agent),
-            3 => ("agent", &mut second, Part::Agent),
-            4 => ("network", &mut first, Part::Network),
+        let (name, victim, part) = match chance.below(8) {
+            7 => {
+                // Everything of a node at once, its runtime too.
+                *kills.entry("node").or_default() += 1;
+                cluster.kill(2);
+                cluster.restart(2);
+                continue;
+            }
+            0..=2 => ("server", &mut first, Part::Server),
+            3 => ("agent", &mut first, Part::Agent),
+            4 => ("agent", &mut second, Part::Agent),
+            5 => ("network", &mut first, Part::Network),
             _ => ("network", &mut second, Part::Network),
         };
         *kills.entry(name).or_default() += 1;
@@ -221,6 +144,9 @@ fn parts_that_are_killed_lose_nothing_and_nobody_notices() {
             tables::assert_doors(&cluster, index)
         });
     }
+    cluster.until("nodes run what they should", PATIENCE, || {
+        assert_nodes_agree(&cluster)
+    });
     let report = load.stop().unwrap();
     assert_eq!(lives(&cluster, "web").unwrap(), before);
     println!(
