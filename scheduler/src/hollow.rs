@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 /// Writes under way at once.
 const WRITERS: usize = 32;
 
+/// Until what the server did not hear is said again.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// How many nodes pretend, and what they pretend to be.
 #[derive(Debug, Clone)]
 pub struct HollowConfig {
@@ -219,10 +222,25 @@ pub fn plan_pretence(pod: &Pod, prefix: &str) -> Pretence {
 }
 
 async fn apply(client: Client, pod: Pod, act: Pretence) {
+    if act == Pretence::Nothing {
+        return;
+    }
     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
+    // The watch goes on where it was when a server comes back, and does not tell twice
+    // of a pod: what was not said must be said again from here.
+    while let Err(error) = tell(&pods, &pod, &act).await {
+        if matches!(&error, kube::Error::Api(status) if status.code < 500) {
+            tracing::debug!(%error, pod = pod.name_any(), "hollow nodes: the pod is gone");
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn tell(pods: &Api<Pod>, pod: &Pod, act: &Pretence) -> Result<(), kube::Error> {
     let name = pod.name_any();
-    let result = match act {
-        Pretence::Nothing => return,
+    match act {
+        Pretence::Nothing => Ok(()),
         Pretence::Run(status) => pods
             .patch_status(&name, &PatchParams::default(), &Patch::Strategic(status))
             .await
@@ -238,10 +256,6 @@ async fn apply(client: Client, pod: Pod, act: Pretence) {
             };
             pods.delete(&name, &only_this).await.map(drop)
         }
-    };
-    if let Err(error) = result {
-        // The pod may be gone already; if not, its next change brings it here again.
-        tracing::debug!(%error, pod = name, "hollow nodes: a pod was not told of");
     }
 }
 

@@ -23,6 +23,9 @@ mod parts;
 /// Pods, as the API tells and as runtimes have them.
 #[path = "cluster/pods.rs"]
 mod pods;
+/// A thousand pods at once.
+#[path = "cluster/storm.rs"]
+mod storm;
 /// Tokens and certificates of every bad kind.
 #[path = "cluster/trust.rs"]
 mod trust;

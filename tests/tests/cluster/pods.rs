@@ -96,7 +96,6 @@ pub fn until_pods(cluster: &Cluster, app: &str, count: usize) {
 /// What a node's runtime has of the cluster: `NAMESPACE/NAME UID` of each sandbox that is
 /// ready, and of each container that runs, one line each.
 pub fn of_runtime(cluster: &Cluster, index: usize) -> Result<Vec<String>> {
-    let path = cluster.host(index).run_dir().join("berth.sock");
     let of = |kind: &str, labels: &std::collections::HashMap<String, String>| {
         let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
         format!(
@@ -106,21 +105,31 @@ pub fn of_runtime(cluster: &Cluster, index: usize) -> Result<Vec<String>> {
             label("io.kubernetes.pod.uid")
         )
     };
-    let (sandboxes, containers) = cluster.block_on(async {
-        let socket = CriSocket::at(&path)?;
-        let sandboxes = socket.list_pod_sandbox(v1::ListPodSandboxRequest::default());
-        let containers = socket.list_containers(v1::ListContainersRequest::default());
-        anyhow::Ok(futures::future::try_join(sandboxes, containers).await?)
-    })?;
+    let (sandboxes, containers) = list(cluster, index)?;
     let ready = v1::PodSandboxState::SandboxReady as i32;
-    let sandboxes = sandboxes.items.iter().filter(|one| one.state == ready);
+    let sandboxes = sandboxes.iter().filter(|one| one.state == ready);
     let running = v1::ContainerState::ContainerRunning as i32;
-    let containers = containers.containers.iter();
+    let containers = containers.iter();
     let containers = containers.filter(|one| one.state == running);
     Ok(sandboxes
         .map(|one| of("sandbox", &one.labels))
         .chain(containers.map(|one| of("container", &one.labels)))
         .collect())
+}
+
+/// Asserts that a node's runtime has no sandbox and no container, in no state.
+///
+/// # Errors
+///
+/// How many it has.
+pub fn assert_empty(cluster: &Cluster, index: usize) -> Result<()> {
+    let (sandboxes, containers) = list(cluster, index)?;
+    let left = [sandboxes.len(), containers.len()];
+    ensure!(
+        left == [0; 2],
+        "host {index} has sandboxes and containers: {left:?}"
+    );
+    Ok(())
 }
 
 /// Asserts that each node runs what the API says is there, each pod once, and nothing else.
@@ -160,4 +169,15 @@ pub fn assert_nodes_agree(cluster: &Cluster) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn list(cluster: &Cluster, index: usize) -> Result<(Vec<v1::PodSandbox>, Vec<v1::Container>)> {
+    let path = cluster.host(index).run_dir().join("berth.sock");
+    let (sandboxes, containers) = cluster.block_on(async {
+        let socket = CriSocket::at(&path)?;
+        let sandboxes = socket.list_pod_sandbox(v1::ListPodSandboxRequest::default());
+        let containers = socket.list_containers(v1::ListContainersRequest::default());
+        anyhow::Ok(futures::future::try_join(sandboxes, containers).await?)
+    })?;
+    Ok((sandboxes.items, containers.containers))
 }
