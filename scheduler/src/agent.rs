@@ -30,10 +30,10 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::waits::{Waits, WatchWaits};
+
 /// Whether a pod can run here.
 pub mod admission;
-/// Waits between attempts.
-pub mod backoff;
 /// What changes on the node.
 pub mod changes;
 /// What is known of pods, on disk.
@@ -59,7 +59,6 @@ pub mod status;
 /// Logs that grow, images that nobody uses.
 pub mod tidy;
 
-use backoff::Waits;
 use node::{
     keep::NodeKeeper,
     observe::{self, RuntimeName},
@@ -178,7 +177,7 @@ fn follow_services(
     let (reader, writer) = reflector::store();
     let api: Api<Service> = Api::all(client);
     let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchWaits::default())
         // Kept for every service of the cluster, on every node: no more than is read.
         .modify(|service| {
             service.metadata.managed_fields = None;

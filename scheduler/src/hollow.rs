@@ -32,6 +32,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::waits::WatchWaits;
+
 /// Writes under way at once.
 const WRITERS: usize = 32;
 
@@ -162,7 +164,7 @@ async fn pretend(client: Client, prefix: String) {
     let prefix: Arc<str> = prefix.into();
     let pods = watcher::watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
     let acts = pods
-        .default_backoff()
+        .backoff(WatchWaits::default())
         .filter_map(|event| async move {
             match event {
                 Ok(Event::Apply(pod) | Event::InitApply(pod)) => Some(pod),

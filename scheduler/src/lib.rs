@@ -25,3 +25,5 @@ pub mod server;
 pub mod store;
 /// Who is who in a cluster: the authority, certificates, join tokens, mutual TLS.
 pub mod trust;
+/// How long to wait before something is tried again.
+pub mod waits;

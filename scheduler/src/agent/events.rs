@@ -25,11 +25,12 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::{backoff::Waits, is_not_found};
+use super::is_not_found;
 use crate::pod::{
     events::{EventKind, PodEvent},
     plan::names::digest,
 };
+use crate::waits::Waits;
 
 /// Events that wait to be told.
 const WAITING: usize = 1000;

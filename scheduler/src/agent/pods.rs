@@ -41,6 +41,7 @@ use crate::pod::{
     volumes,
     worker::{PodWorker, image::Pulls},
 };
+use crate::waits::WatchWaits;
 
 /// What a pod's worker tells, passed on.
 pub mod report;
@@ -228,7 +229,8 @@ impl Pods {
         }
         let api: Api<Pod> = Api::all(self.shared.client.clone());
         let own = format!("spec.nodeName={}", self.shared.config.node.name);
-        let changes = watcher(api, watcher::Config::default().fields(&own)).default_backoff();
+        let changes =
+            watcher(api, watcher::Config::default().fields(&own)).backoff(WatchWaits::default());
         let mut changes = std::pin::pin!(changes);
         let mut sweeps = tokio::time::interval(self.shared.config.periods.sweep);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);

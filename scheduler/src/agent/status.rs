@@ -22,8 +22,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::{debug, warn};
 
-use super::{backoff::Waits, is_conflict, is_not_found};
+use super::{is_conflict, is_not_found};
 use crate::pod::events::PodIdentity;
+use crate::waits::Waits;
 
 /// Statuses that are written at once.
 const AT_ONCE: usize = 8;

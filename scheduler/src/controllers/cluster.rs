@@ -28,6 +28,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
+use crate::waits::WatchWaits;
+
 use super::{
     ControllersConfig,
     mirror::{Key, Mirror, Mirrored, chain},
@@ -484,7 +486,7 @@ fn follow<K: InMirrors>(cluster: &Arc<Cluster>, tasks: &mut JoinSet<()>) {
     let of = Arc::clone(cluster);
     tasks.spawn(async move {
         let api: Api<K> = Api::all(of.client.clone());
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watcher(api, watcher::Config::default()).backoff(WatchWaits::default());
         K::mirror(&of.mirrors).follow(events).await;
     });
     let of = Arc::clone(cluster);

@@ -43,6 +43,7 @@ use super::mirror::chain;
 use super::namespaces::resource_of;
 use super::queue::WorkQueue;
 use crate::api::kind::{self, KINDS, Kind};
+use crate::waits::WatchWaits;
 use graph::{Graph, Item};
 use plan::{Standing, Step};
 
@@ -105,7 +106,7 @@ impl Collector {
     async fn follow(&self, kind: &'static Kind) {
         let resource = resource_of(kind);
         let api: Api<DynamicObject> = Api::all_with(self.cluster.client.clone(), &resource);
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watcher(api, watcher::Config::default()).backoff(WatchWaits::default());
         let mut events = std::pin::pin!(events);
         let mut listing = Vec::new();
         let mut first = true;

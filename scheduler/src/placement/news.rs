@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::placement::apply::Written;
+use crate::waits::WatchWaits;
 
 /// Something that the loop must know.
 pub enum News {
@@ -62,7 +63,7 @@ where
         return;
     }
     let stream = watcher::watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchWaits::default())
         .inspect_err(|error| tracing::warn!(%error, "placement: a watch broke; it is begun again"));
     pin_mut!(stream);
     while let Some(event) = stream.next().await {

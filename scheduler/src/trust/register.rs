@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::TrustError;
 use super::credential::Subject;
 use super::tokens::NAMESPACE;
+use crate::waits::WatchWaits;
 
 /// The ConfigMap's name.
 pub const NAME: &str = "berth-certificates";
@@ -177,7 +178,7 @@ pub async fn revoke(
 pub async fn follow(client: kube::Client, register: Arc<Register>) {
     let maps: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
     let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-    let mut changes = watcher(maps, only).default_backoff().boxed();
+    let mut changes = watcher(maps, only).backoff(WatchWaits::default()).boxed();
     while let Some(change) = changes.next().await {
         match change {
             Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => register.take(&map),
@@ -194,7 +195,7 @@ pub async fn follow(client: kube::Client, register: Arc<Register>) {
 pub async fn tend(client: kube::Client, register: Arc<Register>) {
     let nodes: Api<Node> = Api::all(client.clone());
     let mut changes = watcher(nodes, watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchWaits::default())
         .boxed();
     let mut here: HashMap<String, String> = HashMap::new();
     let mut listed: HashMap<String, String> = HashMap::new();

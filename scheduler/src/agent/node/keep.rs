@@ -16,9 +16,8 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::{differs, observe, observe::RuntimeName, plan_labels, plan_node, plan_status};
-use crate::agent::{
-    FIELD_MANAGER, backoff::Waits, is_conflict, is_not_found, settings::AgentConfig,
-};
+use crate::agent::{FIELD_MANAGER, is_conflict, is_not_found, settings::AgentConfig};
+use crate::waits::{Waits, WatchWaits};
 
 /// The node's own Node, for whoever asks what it says now.
 pub type OwnNode = watch::Receiver<Option<Arc<Node>>>;
@@ -136,7 +135,7 @@ impl NodeKeeper {
         let chosen = watcher::Config::default()
             .fields(&format!("metadata.name={}", self.config.node.name))
             .any_semantic();
-        let changes = watcher(api, chosen).default_backoff();
+        let changes = watcher(api, chosen).backoff(WatchWaits::default());
         let mut changes = std::pin::pin!(changes);
         let mut told = String::new();
         while let Some(change) = changes.next().await {

@@ -30,7 +30,6 @@ use super::{Shared, report::Reporter};
 use crate::{
     agent::{
         admission::Refusal,
-        backoff::Waits,
         checkpoint::{Checkpoint, SavedObjects},
         is_conflict, is_not_found,
         objects::Reference,
@@ -42,6 +41,7 @@ use crate::{
         plan::resources,
         worker::{PodWorker, WorkerCommand, WorkerError},
     },
+    waits::Waits,
 };
 
 /// How often what changed of a pod is written to its checkpoint, at most.
