@@ -2,7 +2,7 @@
 //!
 //! `conformance` holds what each store must do, as a table; `embedded` and `members` run it on
 //! theirs and add the faults that only they can have. Wants Debian's `etcd-server` and
-//! `etcd-client`; needs no root.
+//! `etcd-client`; `disk` needs root, for a small file system.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,10 @@
 /// What every store promises.
 #[path = "cluster_store/conformance.rs"]
 mod conformance;
+
+/// A disk that is full.
+#[path = "cluster_store/disk.rs"]
+mod disk;
 
 /// The file: killed in the middle of writing.
 #[path = "cluster_store/embedded.rs"]

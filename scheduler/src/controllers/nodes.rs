@@ -10,6 +10,9 @@
 //! Time is counted on this process's clock from when a renewal was *seen*: what a node's clock
 //! says does not matter, and after a change of leader every node has its 8 s anew.
 //!
+//! While the store takes no writes (its disk is full, say) nobody can renew anything, so a
+//! judgement that could not be written is dropped, and every node has its 8 s anew as well.
+//!
 //! A node that does not answer may still run its pods: only the network may be gone. Evicting
 //! them lets others run elsewhere, so for a while both can. Who needs at most one must say so by
 //! a toleration without end. While no node at all is ready, nobody is evicted: then it is most
@@ -110,7 +113,14 @@ impl Controller for Nodes {
         let silent_in = self
             .pulses
             .silent_in(&key.name, self.config.silence, Instant::now());
-        let node = judge(cluster, node, silent_in.is_none()).await?;
+        let node = match judge(cluster, node, silent_in.is_none()).await {
+            Err(error @ WriteError::Unreached(_)) => {
+                // Where this cannot be written down, no lease could be renewed either.
+                self.pulses.excuse(Instant::now());
+                return Err(error);
+            }
+            judged => judged?,
+        };
         let node = taint(cluster, node).await?;
         let again = self.clear(cluster, &node).await?;
         Ok(again.or(Again::after(silent_in)))

@@ -9,6 +9,8 @@
 //! that is not ours to time. *All objects in memory with a log on disk* reads faster, and the
 //! memory of an idle server then grows with its past.
 
+/// The open file, and what becomes of it when its disk fails.
+pub mod disk;
 /// Snapshots: keys, pages, the past.
 pub mod reader;
 /// The file and its format.
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase};
+use redb::ReadableDatabase;
 use tokio::sync::oneshot;
 
 use crate::store::hub::{Hub, RingLimits};
@@ -31,6 +33,7 @@ use crate::store::watch::{self, Past, Stretch, Wanted};
 use crate::store::{
     Changes, Entry, Expected, Found, ListRequest, Page, Store, StoreError, VALUE_LIMIT_BYTES,
 };
+use disk::Disk;
 use writer::{History, Request, Writer};
 
 /// Where the file is and what to keep.
@@ -48,6 +51,8 @@ pub struct EmbeddedConfig {
     pub cache_bytes: usize,
     /// How many changes stay in memory for watches that resume.
     pub ring: RingLimits,
+    /// With less room than this on the file system, writes are refused.
+    pub spare_bytes: u64,
 }
 
 impl EmbeddedConfig {
@@ -60,12 +65,14 @@ impl EmbeddedConfig {
             progress: Duration::from_secs(5),
             cache_bytes: 32 << 20,
             ring: RingLimits::default(),
+            // The largest commit, and what redb adds to it.
+            spare_bytes: 64 << 20,
         }
     }
 }
 
 /// The file, as watchers see it.
-struct Log(Arc<Database>);
+struct Log(Arc<Disk>);
 
 /// See the module.
 pub struct EmbeddedStore {
@@ -93,12 +100,13 @@ impl EmbeddedStore {
     ///
     /// As [`EmbeddedStore::open`].
     pub fn open_with(config: &EmbeddedConfig) -> Result<Self, StoreError> {
-        let database = Arc::new(tables::open(&config.path, config.cache_bytes)?);
-        let (revision, compacted) = tables::read_position(&database)?;
+        let path = config.path.clone();
+        let disk = Arc::new(Disk::open(path, config.cache_bytes, config.spare_bytes)?);
+        let (revision, compacted) = tables::read_position(&*disk.database()?)?;
         let hub = Arc::new(Hub::new(config.ring, revision));
         let (requests, receiver) = mpsc::channel();
         let writer = Writer {
-            database: Arc::clone(&database),
+            disk: Arc::clone(&disk),
             hub: Arc::clone(&hub),
             history: History {
                 age: config.history,
@@ -106,6 +114,8 @@ impl EmbeddedStore {
             },
             revision,
             compacted,
+            trouble: None,
+            pause: writer::FIRST_PAUSE,
         };
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -113,7 +123,7 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let progress = config.progress;
         Ok(Self {
-            past: Arc::new(Log(database)),
+            past: Arc::new(Log(disk)),
             hub,
             progress,
             requests: Some(requests),
@@ -156,7 +166,7 @@ impl Drop for EmbeddedStore {
 #[async_trait]
 impl Past for Log {
     async fn read(&self, prefix: &str, after: u64, until: u64) -> Result<Stretch, StoreError> {
-        let (database, prefix) = (Arc::clone(&self.0), prefix.to_owned());
+        let (database, prefix) = (self.0.database()?, prefix.to_owned());
         let read = move || reader::read_log(&database, &prefix, after, until);
         tokio::task::spawn_blocking(read)
             .await
@@ -167,11 +177,11 @@ impl Past for Log {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn read(&self, key: &str) -> Result<Found, StoreError> {
-        reader::read_key(&self.past.0, key)
+        reader::read_key(&*self.past.0.database()?, key)
     }
 
     async fn list(&self, request: ListRequest) -> Result<Page, StoreError> {
-        let database = Arc::clone(&self.past.0);
+        let database = self.past.0.database()?;
         // A long listing would hold up every other task of this thread.
         tokio::task::spawn_blocking(move || reader::list(&database, &request))
             .await
@@ -195,7 +205,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn watch(&self, prefix: &str, after_revision: u64) -> Result<Changes, StoreError> {
-        let read = self.past.0.begin_read().map_err(tables::failed)?;
+        let database = self.past.0.database()?;
+        let read = database.begin_read().map_err(tables::failed)?;
         let (current, oldest) = tables::read_revisions(&read).map_err(tables::failed)?;
         reader::check_reach(after_revision, oldest, current)?;
         let wanted = Wanted {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition,
+    TableDefinition, TableError,
 };
 
 use crate::store::{Entry, StoreError};
@@ -147,35 +147,45 @@ fn damaged(reason: &str) -> String {
     format!("the store is damaged ({reason}); restore it from a backup")
 }
 
-/// Makes the tables of a new file; checks the format of one that exists.
+/// Makes the tables of a new file; checks the format of one that exists, without a write:
+/// a disk that is full must not keep a server from being read.
 fn prepare(database: &Database) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| damaged(&error.to_string());
-    let write = database.begin_write().map_err(|error| text(&error))?;
-    let format = {
-        let mut facts = write.open_table(FACTS).map_err(|error| text(&error))?;
-        write.open_table(LIVE).map_err(|error| text(&error))?;
-        write.open_table(VALUES).map_err(|error| text(&error))?;
-        write.open_table(LOG).map_err(|error| text(&error))?;
-        let found = facts
-            .get("format")
-            .map_err(|error| text(&error))?
-            .map(|found| found.value());
-        if found.is_none() {
-            facts
-                .insert("format", FORMAT)
-                .map_err(|error| text(&error))?;
-            facts
-                .insert("compacted", FIRST_REVISION)
-                .map_err(|error| text(&error))?;
-        }
-        found.unwrap_or(FORMAT)
-    };
-    if format != FORMAT {
-        return Err(format!(
+    match read_format(database).map_err(explain)? {
+        Some(FORMAT) => Ok(()),
+        Some(format) => Err(format!(
             "the store has format {format} and this berth reads format {FORMAT}; it was left as it is"
-        ));
+        )),
+        None => make_tables(database).map_err(explain),
     }
-    write.commit().map_err(|error| text(&error))
+}
+
+fn read_format(database: &Database) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(FACTS) {
+        Ok(facts) => Ok(facts.get("format")?.map(|found| found.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    {
+        let mut facts = write.open_table(FACTS)?;
+        write.open_table(LIVE)?;
+        write.open_table(VALUES)?;
+        write.open_table(LOG)?;
+        facts.insert("format", FORMAT)?;
+        facts.insert("compacted", FIRST_REVISION)?;
+    }
+    write.commit()?;
+    Ok(())
+}
+
+fn explain(error: redb::Error) -> String {
+    match error {
+        redb::Error::Io(error) => error.to_string(),
+        error => damaged(&error.to_string()),
+    }
 }
 
 /// The revision and the oldest one still readable, in one snapshot.

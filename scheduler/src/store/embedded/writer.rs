@@ -8,6 +8,9 @@
 //!  take all that wait -> check each expectation, in order -> commit (sync) -> tell watchers -> answer
 //! ```
 //!
+//! A disk that is full or fails is the writer's business too ([`super::disk`]): writes are refused
+//! with the reason until it works again.
+//!
 //! Answers come after the commit, refusals too: what a refusal saw may be a change of the same
 //! group, which is not on disk before. Watchers are told before the writer is, so whoever wrote
 //! and then asks a watcher's cache for progress finds that it has come.
@@ -21,7 +24,8 @@ use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
-use super::tables::{FACTS, LIVE, LOG, LogRecord, VALUES, failed, read_value};
+use super::disk::Disk;
+use super::tables::{self, FACTS, LIVE, LOG, LogRecord, VALUES, failed, read_value};
 use crate::store::hub::Hub;
 use crate::store::watch::closed;
 use crate::store::{Change, Entry, Expected, StoreError};
@@ -32,6 +36,10 @@ const GROUP_LIMIT: usize = 1024;
 const GROUP_LIMIT_BYTES: usize = 16 << 20;
 /// The most records compacted in one commit: writers wait while it runs.
 const COMPACT_LIMIT: usize = 4096;
+
+/// After a failure, until the file is opened again; doubled with each that follows.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// One write, and where its answer goes.
 pub struct Request {
@@ -69,7 +77,7 @@ impl History {
 /// What the writer owns.
 pub struct Writer {
     /// The file.
-    pub database: Arc<Database>,
+    pub disk: Arc<Disk>,
     /// Whom to tell.
     pub hub: Arc<Hub>,
     /// What to keep.
@@ -78,6 +86,21 @@ pub struct Writer {
     pub revision: u64,
     /// The oldest revision that can be read.
     pub compacted: u64,
+    /// Why nothing is written at the moment.
+    pub trouble: Option<Trouble>,
+    /// Until the next attempt to open a file that failed.
+    pub pause: Duration,
+}
+
+/// Why nothing is written.
+pub enum Trouble {
+    /// There is no room.
+    Full,
+    /// The file is closed, and will be opened again.
+    Closed {
+        /// When.
+        again: Instant,
+    },
 }
 
 impl Writer {
@@ -86,11 +109,16 @@ impl Writer {
         let period = self.history.period();
         let mut look = Instant::now() + period;
         loop {
-            match requests.recv_timeout(look.saturating_duration_since(Instant::now())) {
+            let due = match &self.trouble {
+                Some(Trouble::Closed { again }) => look.min(*again),
+                _ => look,
+            };
+            match requests.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(first) => self.commit_group(take_group(first, requests)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.reopen_if_due();
             let long = self.revision - self.compacted > self.history.changes + self.history.slack();
             if long || Instant::now() >= look {
                 look = Instant::now() + period;
@@ -101,9 +129,14 @@ impl Writer {
     }
 
     fn commit_group(&mut self, group: Vec<Request>) {
-        match self.apply(&group) {
+        let database = match self.writable() {
+            Ok(database) => database,
+            Err(error) => return refuse(group, &error),
+        };
+        match self.apply(&database, &group) {
             Ok(applied) => {
                 self.revision = applied.revision;
+                self.pause = FIRST_PAUSE;
                 self.hub.publish(applied.changes);
                 for (request, answer) in group.into_iter().zip(applied.answers) {
                     // Whoever asked may have gone; the write stands all the same.
@@ -111,20 +144,73 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!("writing to the store failed: {error}");
-                for request in group {
-                    request.answer.send(Err(error.clone())).ok();
-                }
+                refuse(group, &error);
+                self.close(error);
             }
         }
     }
 
-    fn apply(&self, group: &[Request]) -> Result<Applied, StoreError> {
+    /// The file, if it is open and has room.
+    fn writable(&mut self) -> Result<Arc<Database>, StoreError> {
+        let database = self.disk.database()?;
+        match (self.disk.expect_room(), &self.trouble) {
+            (Err(error), None) => {
+                tracing::error!("nothing is written to the store: {error}");
+                self.trouble = Some(Trouble::Full);
+                return Err(error);
+            }
+            (Err(error), Some(_)) => return Err(error),
+            (Ok(()), Some(_)) => {
+                tracing::info!("the store is written to again");
+                self.trouble = None;
+            }
+            (Ok(()), None) => {}
+        }
+        Ok(database)
+    }
+
+    /// Closes the file: redb refuses every call after a write that failed.
+    fn close(&mut self, error: StoreError) {
+        tracing::error!("writing to the store failed, its file is opened again: {error}");
+        self.wait_closed(error);
+    }
+
+    fn wait_closed(&mut self, error: StoreError) {
+        self.disk.close(error);
+        self.trouble = Some(Trouble::Closed {
+            again: Instant::now() + self.pause,
+        });
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    fn reopen_if_due(&mut self) {
+        match self.trouble {
+            Some(Trouble::Closed { again }) if Instant::now() >= again => {}
+            _ => return,
+        }
+        let opened = self.disk.reopen();
+        let position = opened.and_then(|database| tables::read_position(&database));
+        match position {
+            Ok((revision, compacted)) => {
+                // What was on its way when the disk failed may have reached it after all:
+                // nobody was told, so watchers have to look into the history.
+                if revision != self.revision {
+                    self.hub.skip_to(revision);
+                }
+                (self.revision, self.compacted) = (revision, compacted);
+                self.trouble = None;
+                tracing::info!("the store is open again, at revision {revision}");
+            }
+            Err(error) => self.wait_closed(error),
+        }
+    }
+
+    fn apply(&self, database: &Database, group: &[Request]) -> Result<Applied, StoreError> {
         let mut applied = Applied {
             revision: self.revision,
             ..Applied::default()
         };
-        let write = self.database.begin_write().map_err(failed)?;
+        let write = database.begin_write().map_err(failed)?;
         apply_all(&write, group, &mut applied).map_err(failed)?;
         if applied.changes.is_empty() {
             write.abort().map_err(failed)?;
@@ -139,23 +225,27 @@ impl Writer {
             return;
         };
         let range = self.compacted + 1..=last;
+        // The history is only longer than asked for, and the next look tries again.
+        let Ok(database) = self.writable() else {
+            return;
+        };
         let cut = || -> Result<(), redb::Error> {
-            let write = self.database.begin_write()?;
+            let write = database.begin_write()?;
             remove_history(&write, range)?;
             write.commit()?;
             Ok(())
         };
         match cut() {
             Ok(()) => self.compacted = last,
-            // The history is only longer than asked for, and the next look tries again.
-            Err(error) => tracing::warn!("compacting the store failed: {error}"),
+            Err(error) => self.close(failed(error)),
         }
     }
 
     /// The last revision to compact now, if any.
     fn compactable(&self) -> Option<u64> {
+        let database = self.disk.database().ok()?;
         let look = || -> Result<u64, redb::Error> {
-            let log = redb::ReadableDatabase::begin_read(&*self.database)?.open_table(LOG)?;
+            let log = redb::ReadableDatabase::begin_read(&*database)?.open_table(LOG)?;
             let horizon = milliseconds().saturating_sub(self.history.age.as_millis() as u64);
             let by_count = self.revision.saturating_sub(self.history.changes);
             let mut last = self.compacted;
@@ -175,6 +265,12 @@ impl Writer {
                 None
             }
         }
+    }
+}
+
+fn refuse(group: Vec<Request>, error: &StoreError) {
+    for request in group {
+        request.answer.send(Err(error.clone())).ok();
     }
 }
 
