@@ -10,8 +10,9 @@
 //! Time is counted on this process's clock from when a renewal was *seen*: what a node's clock
 //! says does not matter, and after a change of leader every node has its 8 s anew.
 //!
-//! While the store takes no writes (its disk is full, say) nobody can renew anything, so a
-//! judgement that could not be written is dropped, and every node has its 8 s anew as well.
+//! A silence of all nodes at once is more likely our own deafness: the store took no writes (its
+//! disk is full, say), or this process stood still. Then a lease of our own is written first, and
+//! nodes have a renewal's time from when that succeeded: see [`deafness`].
 //!
 //! A node that does not answer may still run its pods: only the network may be gone. Evicting
 //! them lets others run elsewhere, so for a while both can. Who needs at most one must say so by
@@ -20,6 +21,8 @@
 //!
 //! Read more: "Nodes" and "Taints and Tolerations" in the Kubernetes documentation.
 
+/// Whether it is us who cannot hear.
+pub mod deafness;
 /// Which pods have to go, and when.
 pub mod evict;
 /// Conditions and taints.
@@ -46,6 +49,7 @@ use super::mirror::Key;
 use super::pods;
 use super::recorder::Weight;
 use super::work::{self, Again, Controller, Queue};
+use deafness::{Deafness, Doubt};
 use pulse::Pulses;
 use ranges::ClusterRange;
 
@@ -77,6 +81,7 @@ impl Default for NodesConfig {
 pub struct Nodes {
     config: NodesConfig,
     pulses: Arc<Pulses>,
+    deafness: Deafness,
     /// Held while a range is chosen and written: two nodes at once would choose the same.
     allotting: Mutex<()>,
 }
@@ -87,6 +92,7 @@ impl Nodes {
         Self {
             config,
             pulses: Arc::default(),
+            deafness: Deafness::default(),
             allotting: Mutex::default(),
         }
     }
@@ -113,14 +119,10 @@ impl Controller for Nodes {
         let silent_in = self
             .pulses
             .silent_in(&key.name, self.config.silence, Instant::now());
-        let node = match judge(cluster, node, silent_in.is_none()).await {
-            Err(error @ WriteError::Unreached(_)) => {
-                // Where this cannot be written down, no lease could be renewed either.
-                self.pulses.excuse(Instant::now());
-                return Err(error);
-            }
-            judged => judged?,
-        };
+        if silent_in.is_none() && !self.hears(cluster).await? {
+            return Ok(Again::After(self.config.silence / 8));
+        }
+        let node = judge(cluster, node, silent_in.is_none()).await?;
         let node = taint(cluster, node).await?;
         let again = self.clear(cluster, &node).await?;
         Ok(again.or(Again::after(silent_in)))
@@ -148,6 +150,23 @@ impl Nodes {
                 queue.add(Key::new("", name));
             }
         });
+    }
+
+    /// Whether a silence can be believed.
+    async fn hears(&self, cluster: &Cluster) -> Result<bool, WriteError> {
+        let now = Instant::now();
+        let others_heard = self.pulses.anybody_within(self.config.silence / 2, now);
+        // A node renews four times in the time that it may be silent; and a little.
+        let patience = self.config.silence * 3 / 10;
+        match self.deafness.doubt(others_heard, patience, now) {
+            Doubt::None => Ok(true),
+            Doubt::Wait => Ok(false),
+            Doubt::Ask => {
+                deafness::ask(cluster).await?;
+                self.deafness.answered(Instant::now());
+                Ok(false)
+            }
+        }
     }
 
     /// Gives a node its ranges, if it has none.

@@ -22,6 +22,9 @@ use journal::Journal;
 /// A host without its cable.
 #[path = "faults/cable.rs"]
 mod cable;
+/// The server's disk is full.
+#[path = "faults/disk.rs"]
+mod disk;
 /// Writers that remember what was acknowledged.
 #[path = "faults/journal.rs"]
 mod journal;

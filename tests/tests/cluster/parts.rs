@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
-
-use berth_tests::patience::stretched;
+use std::time::Duration;
 
 use crate::world::Cluster;
 
@@ -90,20 +88,6 @@ impl<'a> Parts<'a> {
         self.kill(part);
         std::thread::sleep(pause);
         self.start(part);
-    }
-
-    /// Waits until a part ended by itself; how.
-    pub fn until_ended(&mut self, part: Part, limit: Duration) -> std::process::ExitStatus {
-        let deadline = Instant::now() + stretched(limit);
-        let child = self.running.get_mut(&part).expect("it runs");
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                self.running.remove(&part);
-                return status;
-            }
-            assert!(Instant::now() < deadline, "{part:?} does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 
