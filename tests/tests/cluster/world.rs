@@ -295,6 +295,14 @@ impl Cluster {
         self.runtime.block_on(work)
     }
 
+    /// Runs a future of the client's beside the test.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(work)
+    }
+
     /// Waits until something holds; asks every 100 ms.
     ///
     /// # Panics
