@@ -14,15 +14,15 @@ mod faults;
 /// Beginning, joining, leaving, and what goes wrong with them.
 #[path = "cluster/membership.rs"]
 mod membership;
-/// Several servers on one etcd: joining, leading, dying, freezing, and etcd's own troubles.
-#[path = "cluster/servers.rs"]
-mod servers;
 /// A node's parts, each a process of its own.
 #[path = "cluster/parts.rs"]
 mod parts;
 /// Pods, as the API tells and as runtimes have them.
 #[path = "cluster/pods.rs"]
 mod pods;
+/// Several servers on one etcd: joining, leading, dying, freezing, and etcd's own troubles.
+#[path = "cluster/servers.rs"]
+mod servers;
 /// A thousand pods at once.
 #[path = "cluster/storm.rs"]
 mod storm;
