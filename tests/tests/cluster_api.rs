@@ -9,6 +9,8 @@
 
 #[path = "cluster_api/bodies.rs"]
 mod bodies;
+#[path = "cluster_api/history.rs"]
+mod history;
 #[path = "cluster_api/kubectl.rs"]
 mod kubectl;
 #[path = "cluster_api/requests.rs"]

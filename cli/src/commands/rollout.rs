@@ -45,7 +45,7 @@ pub enum RolloutCommand {
     },
     /// Go back to the pods of an earlier revision
     Undo {
-        /// deployment/NAME
+        /// deployment/NAME or daemonset/NAME
         target: String,
         /// Which revision [default: the one before]
         #[arg(long, value_name = "NUMBER")]
@@ -104,7 +104,7 @@ pub async fn run(settings: &Settings, arguments: &RolloutArguments) -> Result<u8
             target.wait(Duration::from_secs(*timeout)).await?;
         }
         RolloutCommand::Undo { to_revision, .. } => {
-            target.expect(&["deployments"])?;
+            target.expect(&["deployments", "daemonsets"])?;
             target.undo(*to_revision).await?;
         }
         RolloutCommand::Restart { .. } => {
@@ -187,18 +187,22 @@ impl Target<'_> {
     }
 
     async fn undo(&self, revision: Option<u64>) -> Result<()> {
-        let deployment = read(self.client, self.kind, &self.namespace, &self.name).await?;
-        if deployment["spec"]["paused"] == json!(true) {
+        let current = read(self.client, self.kind, &self.namespace, &self.name).await?;
+        if current["spec"]["paused"] == json!(true) {
             return Err(Error::new(format!(
                 "{} is paused: 'berth rollout resume' first; nothing was changed",
                 self.title()
             )));
         }
-        let sets = by_plural("apps", "replicasets").expect("the table of kinds has replicasets");
-        let path = collection(sets, Some(&self.namespace));
+        let keeper = match self.kind.plural {
+            "daemonsets" => "controllerrevisions",
+            _ => "replicasets",
+        };
+        let keepers = by_plural("apps", keeper).expect("the table of kinds has both");
+        let path = collection(keepers, Some(&self.namespace));
         let list = send(self.client, Ask::get(path)).await?.success()?;
         let items = list["items"].as_array().cloned().unwrap_or_default();
-        let uid = &deployment["metadata"]["uid"];
+        let uid = &current["metadata"]["uid"];
         let template = plan_undo(&items, uid, revision)
             .map_err(|reason| Error::new(format!("{}: {reason}", self.title())))?;
         // Replaced whole: what the other revision did not have must go.
@@ -218,36 +222,36 @@ impl Target<'_> {
     }
 }
 
-/// The template of a revision of a Deployment, as its ReplicaSets remember it.
+/// The template of a revision, as the ReplicaSets of a Deployment or the
+/// ControllerRevisions of a DaemonSet remember it.
 fn plan_undo(
-    sets: &[Value],
+    keepers: &[Value],
     owner: &Value,
     revision: Option<u64>,
 ) -> std::result::Result<Value, String> {
-    let number = |set: &Value| -> Option<u64> {
-        set["metadata"]["annotations"][REVISION]
-            .as_str()?
-            .parse()
-            .ok()
+    let number = |keeper: &Value| -> Option<u64> {
+        let noted = &keeper["metadata"]["annotations"][REVISION];
+        let noted = || noted.as_str()?.parse().ok();
+        keeper["revision"].as_u64().or_else(noted)
     };
-    let owned = |set: &&Value| {
-        let mut owners = set["metadata"]["ownerReferences"]
+    let owned = |keeper: &&Value| {
+        let mut owners = keeper["metadata"]["ownerReferences"]
             .as_array()
             .into_iter()
             .flatten();
         owners.any(|found| &found["uid"] == owner)
     };
-    let mut revisions: Vec<(u64, &Value)> = sets
+    let mut revisions: Vec<(u64, &Value)> = keepers
         .iter()
         .filter(owned)
-        .filter_map(|set| Some((number(set)?, set)))
+        .filter_map(|keeper| Some((number(keeper)?, keeper)))
         .collect();
     revisions.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
     let found = match revision {
         Some(wanted) => revisions.iter().find(|(number, _)| *number == wanted),
         None => revisions.get(1),
     };
-    let (_, set) = found.ok_or_else(|| {
+    let (_, keeper) = found.ok_or_else(|| {
         let known: Vec<String> = revisions
             .iter()
             .map(|(number, _)| number.to_string())
@@ -257,7 +261,13 @@ fn plan_undo(
             known.join(", ")
         )
     })?;
-    let mut template = set["spec"]["template"].clone();
+    let kept = [&keeper["data"]["spec"], &keeper["spec"]];
+    let kept = kept.into_iter().find(|kept| kept.is_object());
+    let mut template = kept.map_or(Value::Null, |kept| kept["template"].clone());
+    if let Some(fields) = template.as_object_mut() {
+        // A ControllerRevision holds a patch, and says so.
+        fields.remove("$patch");
+    }
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
         // The ReplicaSet's own, added by the controller.
         labels.remove("pod-template-hash");
@@ -348,6 +358,25 @@ mod tests {
         late["status"]["conditions"] =
             json!([{ "type": "Progressing", "reason": "ProgressDeadlineExceeded" }]);
         assert!(matches!(deployment_progress(&late), Progress::Failed(_)));
+    }
+
+    #[test]
+    fn undo_of_a_daemon_set_reads_its_revisions() {
+        let revision = |number: u64, image: &str| {
+            json!({
+                "metadata": { "ownerReferences": [{ "uid": "u" }] },
+                "revision": number,
+                "data": { "spec": { "template": {
+                    "$patch": "replace", "spec": { "containers": [{ "image": image }] },
+                } } },
+            })
+        };
+        let kept = [revision(2, "two"), revision(3, "three"), revision(1, "one")];
+        let template = plan_undo(&kept, &json!("u"), None).unwrap();
+        assert_eq!(
+            template,
+            json!({ "spec": { "containers": [{ "image": "two" }] } })
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::{DaemonSet, Deployment, ReplicaSet},
+        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
         batch::v1::{CronJob, Job},
         coordination::v1::Lease,
         core::v1::{Namespace, Node, Pod, Service},
@@ -57,6 +57,8 @@ pub struct Mirrors {
     pub replica_sets: Mirror<ReplicaSet>,
     /// Daemon sets.
     pub daemon_sets: Mirror<DaemonSet>,
+    /// Templates that daemon sets had.
+    pub revisions: Mirror<ControllerRevision>,
     /// Jobs.
     pub jobs: Mirror<Job>,
     /// Cron jobs.
@@ -79,6 +81,7 @@ impl Mirrors {
             deployments: Mirror::new(|_| None),
             replica_sets: Mirror::new(|_| None),
             daemon_sets: Mirror::new(|_| None),
+            revisions: Mirror::new(|_| None),
             jobs: Mirror::new(|_| None),
             cron_jobs: Mirror::new(|_| None),
             leases: Mirror::new(|_| None),
@@ -95,6 +98,7 @@ impl Mirrors {
         self.deployments.until_ready().await;
         self.replica_sets.until_ready().await;
         self.daemon_sets.until_ready().await;
+        self.revisions.until_ready().await;
         self.jobs.until_ready().await;
         self.cron_jobs.until_ready().await;
         self.leases.until_ready().await;
@@ -152,6 +156,12 @@ impl InMirrors for ReplicaSet {
 impl InMirrors for DaemonSet {
     fn mirror(mirrors: &Mirrors) -> &Mirror<DaemonSet> {
         &mirrors.daemon_sets
+    }
+}
+
+impl InMirrors for ControllerRevision {
+    fn mirror(mirrors: &Mirrors) -> &Mirror<ControllerRevision> {
+        &mirrors.revisions
     }
 }
 
@@ -476,6 +486,7 @@ impl Mirroring {
         follow::<Deployment>(&self.cluster, tasks);
         follow::<ReplicaSet>(&self.cluster, tasks);
         follow::<DaemonSet>(&self.cluster, tasks);
+        follow::<ControllerRevision>(&self.cluster, tasks);
         follow::<Job>(&self.cluster, tasks);
         follow::<CronJob>(&self.cluster, tasks);
         follow::<Lease>(&self.cluster, tasks);

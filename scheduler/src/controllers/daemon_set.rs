@@ -6,9 +6,8 @@
 //! change from minute to minute (selector, affinity, taints), not by room.
 //!
 //! A pod is of the present template if its label `controller-revision-hash` says
-//! so. Kubernetes keeps old templates in ControllerRevisions, which berth does not
-//! serve: `kubectl rollout status` and `restart` work for DaemonSets, `history` and
-//! `undo` do not.
+//! so. Old templates are kept in ControllerRevisions, for `kubectl rollout history`
+//! and `undo`.
 //!
 //! Read more: "DaemonSet" in the Kubernetes documentation.
 
@@ -24,6 +23,7 @@ use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{Node, Pod},
 };
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
@@ -36,10 +36,13 @@ use super::{
     recorder::Weight,
     work::{Again, Controller, Queue, orphans_due, own_changes_due, owners_due},
 };
+use history::Step;
 use plan::{Action, Observed};
 
 /// Which nodes can have a pod.
 pub mod eligible;
+/// The templates that a set had.
+pub mod history;
 /// What to do, as values.
 pub mod plan;
 
@@ -75,6 +78,7 @@ impl Controller for DaemonSets {
     fn subscribe(&self, mirrors: &Arc<Mirrors>, queue: &Queue) {
         own_changes_due(&mirrors.daemon_sets, queue);
         owners_due(&mirrors.pods, "DaemonSet", queue);
+        owners_due(&mirrors.revisions, "DaemonSet", queue);
         orphans_due::<DaemonSet, Pod>(mirrors, queue, |set| Some(&set.spec.selector));
         let sets = Arc::downgrade(mirrors);
         let queue = Arc::clone(queue);
@@ -103,6 +107,8 @@ impl Controller for DaemonSets {
         };
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let pods: Vec<Arc<Pod>> = claim(cluster, &*set, &selector).await?;
+        // Before the first pod of a template. Pods do not wait for it if it fails.
+        let kept = keep_history(cluster, &set, &pods).await;
         let nodes = cluster.mirrors.nodes.all();
         let observed = Observed {
             set: &set,
@@ -128,7 +134,7 @@ impl Controller for DaemonSets {
         cluster
             .write_status(&*set, set.status.as_ref(), &status)
             .await?;
-        done?;
+        done.and(kept)?;
         // The failures noted just now make their nodes due later than the plan
         // could know.
         let waits = self.waits(&uid).into_values().min();
@@ -160,6 +166,26 @@ impl DaemonSets {
         failures.in_a_row += 1;
         failures.last = Instant::now();
     }
+}
+
+async fn keep_history(
+    cluster: &Cluster,
+    set: &DaemonSet,
+    pods: &[Arc<Pod>],
+) -> Result<(), WriteError> {
+    let uid = set.metadata.uid.as_deref().unwrap_or_default();
+    let revisions = cluster.mirrors.revisions.of_owner(uid);
+    for step in history::plan_history(set, &revisions, pods) {
+        match step {
+            Step::Create(revision) => drop(cluster.create(&*revision).await?),
+            Step::Renumber(revision, number) => {
+                let patch = json!({ "revision": number });
+                cluster.patch(&*revision, patch).await?;
+            }
+            Step::Remove(revision) => cluster.delete(&*revision, Deletion::Background).await?,
+        }
+    }
+    Ok(())
 }
 
 async fn apply(cluster: &Cluster, set: &DaemonSet, actions: &[Action]) -> Result<(), WriteError> {
