@@ -268,7 +268,8 @@ fn plan_undo(
         // A ControllerRevision holds a patch, and says so.
         fields.remove("$patch");
     }
-    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
+    let labels = template.pointer_mut("/metadata/labels");
+    if let Some(labels) = labels.and_then(Value::as_object_mut) {
         // The ReplicaSet's own, added by the controller.
         labels.remove("pod-template-hash");
     }
