@@ -174,6 +174,19 @@ pub enum ServerError {
     },
 }
 
+impl ServerError {
+    /// Whether the store was away, so that the same may do a moment later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            ServerError::Store(StoreError::Unavailable(_)) => true,
+            ServerError::Found(error) => {
+                matches!(&**error, kube::Error::Api(status) if status.code == 503)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Serves until `shutdown`; tells `ready` once it answers.
 ///
 /// # Errors

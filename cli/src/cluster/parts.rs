@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_scheduler::server::{self, ServerConfig, ServerError, StorePlace};
 use berth_scheduler::trust::connect;
 use berth_scheduler::trust::credential::Credential;
 use berth_scheduler::trust::renew::{self, Renewal};
@@ -85,6 +86,9 @@ impl Parts {
     /// Starts the server and waits until it answers; where this node has no certificate
     /// yet, its own server makes one.
     ///
+    /// A member of a cluster with several servers does not wait: etcd may be away, for it
+    /// starts after the same power failure, and the node's pods need their agent.
+    ///
     /// # Errors
     ///
     /// The file has no server, or it cannot begin.
@@ -96,19 +100,24 @@ impl Parts {
                 member.places.config.display()
             )));
         };
+        let pki = member.places.node_pki();
+        let attempt = "read the node's certificate";
+        let is_certified = Credential::read(&pki, "node").context(attempt)?.is_some();
+        let shares_store = matches!(config.store, StorePlace::Etcd(_));
+        if shares_store && is_certified && !member.places.begun().exists() {
+            let serving = serve_when_possible(config, self.shutdown.clone());
+            self.spawn("the server", async { serving.await.context("serve") });
+            return Ok(());
+        }
         let (tell, told) = oneshot::channel();
         let ready = |serving| {
             // Whoever waited has gone: then nobody needs to know.
             let _ = tell.send(serving);
         };
-        let running = berth_scheduler::server::run(config, ready, self.shutdown.clone());
+        let running = server::run(config, ready, self.shutdown.clone());
         self.spawn("the server", async { running.await.context("serve") });
         let serving = self.wait_for("the server", told).await?;
-        let pki = member.places.node_pki();
-        if Credential::read(&pki, "node")
-            .context("read the node's certificate")?
-            .is_none()
-        {
+        if !is_certified {
             let attempt = "make this node's certificate";
             let credential = serving.admit(&member.file.name).await.context(attempt)?;
             credential.write(&pki, "node").context(attempt)?;
@@ -230,6 +239,30 @@ impl Parts {
                 Err(error) => error,
                 Ok(()) => Error::new(format!("{name} has ended")),
             }),
+        }
+    }
+}
+
+/// Serves as soon as the store that several servers share is there.
+async fn serve_when_possible(
+    config: ServerConfig,
+    shutdown: CancellationToken,
+) -> std::result::Result<(), ServerError> {
+    let mut told = false;
+    loop {
+        let outcome = server::run(config.clone(), |_| {}, shutdown.clone()).await;
+        match outcome {
+            Err(error) if error.is_passing() => {
+                if !std::mem::replace(&mut told, true) {
+                    let chain = berth_runtime::causes::chain(&error);
+                    tracing::warn!("the server waits for its store: {chain}");
+                }
+                let pause = tokio::time::sleep(Duration::from_secs(1));
+                if shutdown.run_until_cancelled(pause).await.is_none() {
+                    return Ok(());
+                }
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -17,11 +17,11 @@ use super::{ServerConfig, ServerError, StorePlace, founding, kubeconfig, pki};
 use crate::api::allocate::{Pool, Range};
 use crate::api::proxy::{NodeDialer, Stream};
 use crate::api::{Api, ApiConfig, Identity, http, local};
-use crate::store::SharedStore;
 use crate::store::election::{self, Election, EtcdElection, Sole};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::store::presence::{self, Present};
+use crate::store::{SharedStore, StoreError};
 use crate::trust::authority;
 use crate::trust::credential::Credential;
 use crate::trust::register::{self, Register};
@@ -216,8 +216,11 @@ async fn open_api(
     };
     Api::open(store, settings)
         .await
-        .map_err(|error| ServerError::Api {
-            reason: error.message,
+        .map_err(|error| match error.code {
+            503 => ServerError::Store(StoreError::Unavailable(error.message)),
+            _ => ServerError::Api {
+                reason: error.message,
+            },
         })
 }
 

@@ -53,6 +53,9 @@ pub struct JoinArguments {
     /// How to speak TLS with etcd [default: as the other servers]
     #[command(flatten)]
     pub store_tls: StoreTlsArguments,
+    /// Further names and addresses of the server here, for its certificate
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "server")]
+    pub san: Vec<String>,
     /// How long the node may take to become ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 90)]
     pub timeout: u64,
@@ -264,7 +267,7 @@ fn server_file(
     Ok(Server {
         listen: request.listen(),
         advertise: request.address,
-        names: Vec::new(),
+        names: arguments.san.clone(),
         store: arguments.store.clone().unwrap_or(told),
         store_tls,
         node_certificate_hours: Duration::from_secs(grant.node_certificate_seconds).as_secs_f64()

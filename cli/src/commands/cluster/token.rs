@@ -38,7 +38,7 @@ pub enum TokenCommand {
     Create(NewToken),
     /// Print the line that joins, for a token that is good
     Show {
-        /// Which; the one that is good for longest without
+        /// Which; without, the one for nodes that is good for longest
         id: Option<String>,
     },
     /// List tokens, without their secrets
@@ -220,10 +220,17 @@ fn choose<'a>(known: &'a [KnownToken], id: Option<&str>) -> Result<&'a KnownToke
         };
     }
     let good = known.iter().filter(|token| token.ended(now).is_none());
-    good.max_by_key(|token| token.allowance.expires.unwrap_or(Timestamp::MAX))
-        .ok_or_else(|| {
-            Error::new("there is no token that is good; make one with 'berth cluster token create'")
-        })
+    let rank = |token: &&KnownToken| {
+        // Who adds a node shall not hand out by chance what makes servers.
+        let is_for_nodes = token.allowance.role == Role::Node;
+        (
+            is_for_nodes,
+            token.allowance.expires.unwrap_or(Timestamp::MAX),
+        )
+    };
+    good.max_by_key(rank).ok_or_else(|| {
+        Error::new("there is no token that is good; make one with 'berth cluster token create'")
+    })
 }
 
 async fn list(settings: &Settings, client: &kube::Client) -> Result<()> {
@@ -330,6 +337,9 @@ mod tests {
             token(Some(5), None),
             token(None, Some(0)),
         ];
+        let mut for_servers = token(Some(9), None);
+        for_servers.allowance.role = Role::Server;
+        let known: Vec<KnownToken> = known.into_iter().chain([for_servers]).collect();
         let id = |index: usize| known[index].invitation.id.clone();
         assert_eq!(choose(&known, None).unwrap().invitation.id, id(2));
         let expired = choose(&known, Some(&id(0))).unwrap_err().chain();
