@@ -188,7 +188,7 @@ impl World {
     fn until_running(&self, by: usize, label: &str, wanted: usize) {
         self.cluster.until("pods run", PATIENCE, || {
             let (names, running) = self.pods(by, label)?;
-            let words = ["describe", "pods", "-l", label];
+            let words = ["get", "events"];
             ensure!(
                 running == wanted,
                 "{running} run of {names:?}\n{}",
