@@ -26,7 +26,11 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, reflector, watcher},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -40,6 +44,8 @@ pub mod changes;
 pub mod checkpoint;
 /// What happens to pods, told as Events.
 pub mod events;
+/// Which pod goes when the node runs short.
+pub mod eviction;
 /// The heartbeat.
 pub mod lease;
 /// The node as the API shows it.
@@ -150,7 +156,9 @@ async fn work(
     tasks.spawn(Arc::clone(&shared.events).tell_all());
     tasks.spawn(Arc::clone(&shared.changes).listen(Arc::clone(&service), config.periods.clone()));
     tasks.spawn(tidy::keep(service, Arc::clone(&config)));
-    tasks.spawn(Pods::new(Arc::clone(&shared), node.clone()).keep());
+    let (evictions, heard) = mpsc::channel(1);
+    tasks.spawn(eviction::keep(Arc::clone(&shared), evictions));
+    tasks.spawn(Pods::new(Arc::clone(&shared), node.clone(), heard).keep());
     if let Some(listener) = listener {
         tasks.spawn(port::serve(listener, shared));
     }

@@ -1,5 +1,6 @@
-//! The node agent with real parts: the API over a store on disk, `berth cri`, images of
-//! a registry. Server and agent are processes, so that they can be killed. Needs root.
+//! The node agent with real parts: the API over a store on disk, `berth cri` or containerd,
+//! images of a registry, kubectl. Server and agent are processes, so that they can be
+//! killed. Needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +10,10 @@
 #[path = "cluster_agent/world.rs"]
 mod world;
 
+/// Debian's containerd as the runtime below the agent.
+#[path = "cluster_agent/containerd.rs"]
+mod containerd;
+
 /// What a pod goes through: it runs, is looked into, changes, ends.
 #[path = "cluster_agent/pods.rs"]
 mod pods;
@@ -16,3 +21,31 @@ mod pods;
 /// Agents that are killed, servers that are away.
 #[path = "cluster_agent/faults.rs"]
 mod faults;
+
+/// The agent on a runtime that is not ours.
+#[path = "cluster_agent/foreign.rs"]
+mod foreign;
+
+/// Streams by the real kubectl.
+#[path = "cluster_agent/streams.rs"]
+mod streams;
+
+/// What pods are given of objects and of the node.
+#[path = "cluster_agent/volumes.rs"]
+mod volumes;
+
+/// Images: who may pull them, when they are pulled, when they go.
+#[path = "cluster_agent/images.rs"]
+mod images;
+
+/// How containers begin, are asked how they are, and end.
+#[path = "cluster_agent/lives.rs"]
+mod lives;
+
+/// A node that runs short.
+#[path = "cluster_agent/shortage.rs"]
+mod shortage;
+
+/// Jobs by the exit codes of real containers.
+#[path = "cluster_agent/jobs.rs"]
+mod jobs;

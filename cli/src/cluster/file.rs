@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_scheduler::agent::settings::{self, ImageLimits, LogLimits};
 use berth_scheduler::server::{EtcdPlace, ServerConfig, StorePlace};
 use berth_scheduler::store::etcd::TlsFiles;
 use berth_scheduler::trust::files;
@@ -148,6 +149,163 @@ pub struct Agent {
     pub max_pods: u32,
     /// Labels that the Node gets.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// When images that nobody uses are removed.
+    #[serde(skip_serializing_if = "Images::is_usual")]
+    pub images: Images,
+    /// When a container's log begins a new file.
+    #[serde(skip_serializing_if = "Logs::is_usual")]
+    pub logs: Logs,
+    /// What must be free on the node; pods go when there is less.
+    #[serde(skip_serializing_if = "Pressure::is_usual")]
+    pub pressure: Pressure,
+}
+
+/// `[agent.images]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Images {
+    /// From this much of the images' file system in use on, in percent.
+    pub high_percent: u8,
+    /// Down to this much.
+    pub low_percent: u8,
+    /// Never one that was used or came this lately.
+    pub unused_seconds: u64,
+}
+
+/// `[agent.logs]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Logs {
+    /// From this size on.
+    pub file_mib: u64,
+    /// Files of one container.
+    pub files: usize,
+}
+
+/// `[agent.pressure]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Pressure {
+    /// Memory.
+    pub memory_mib: u64,
+    /// Space for pods' files, in percent.
+    pub disk_percent: u8,
+    /// Process ids, in percent.
+    pub pid_percent: u8,
+    /// How long the node says at least that it is short.
+    pub holds_seconds: u64,
+}
+
+impl Default for Images {
+    fn default() -> Images {
+        let usual = ImageLimits::default();
+        Images {
+            high_percent: usual.high_percent,
+            low_percent: usual.low_percent,
+            unused_seconds: usual.unused_for.as_secs(),
+        }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Logs {
+        let usual = LogLimits::default();
+        Logs {
+            file_mib: usual.file_bytes >> 20,
+            files: usual.files,
+        }
+    }
+}
+
+impl Default for Pressure {
+    fn default() -> Pressure {
+        let usual = settings::Pressure::default();
+        Pressure {
+            memory_mib: usual.memory_bytes >> 20,
+            disk_percent: usual.disk_percent,
+            pid_percent: usual.pid_percent,
+            holds_seconds: usual.holds.as_secs(),
+        }
+    }
+}
+
+impl Images {
+    fn is_usual(&self) -> bool {
+        *self == Images::default()
+    }
+
+    /// What the agent is told.
+    ///
+    /// # Errors
+    ///
+    /// Limits that cannot be.
+    pub fn limits(&self) -> Result<ImageLimits> {
+        let (low, high) = (self.low_percent, self.high_percent);
+        if low > high || high > 100 {
+            return Err(Error::new(format!(
+                "agent.images: expected low-percent <= high-percent <= 100, found {low} and {high}; \
+                 nothing was started"
+            )));
+        }
+        Ok(ImageLimits {
+            high_percent: high,
+            low_percent: low,
+            unused_for: Duration::from_secs(self.unused_seconds),
+        })
+    }
+}
+
+impl Logs {
+    fn is_usual(&self) -> bool {
+        *self == Logs::default()
+    }
+
+    /// What the agent is told.
+    ///
+    /// # Errors
+    ///
+    /// Limits that cannot be.
+    pub fn limits(&self) -> Result<LogLimits> {
+        if self.file_mib == 0 || self.files < 2 {
+            return Err(Error::new(format!(
+                "agent.logs: expected file-mib of at least 1 and files of at least 2, found {} and {}; \
+                 nothing was started",
+                self.file_mib, self.files
+            )));
+        }
+        Ok(LogLimits {
+            file_bytes: self.file_mib << 20,
+            files: self.files,
+        })
+    }
+}
+
+impl Pressure {
+    fn is_usual(&self) -> bool {
+        *self == Pressure::default()
+    }
+
+    /// What the agent is told.
+    ///
+    /// # Errors
+    ///
+    /// Limits that cannot be.
+    pub fn limits(&self) -> Result<settings::Pressure> {
+        for (name, percent) in [("disk", self.disk_percent), ("pid", self.pid_percent)] {
+            if percent >= 100 {
+                return Err(Error::new(format!(
+                    "agent.pressure.{name}-percent: expected less than 100, found {percent}; \
+                     nothing was started"
+                )));
+            }
+        }
+        Ok(settings::Pressure {
+            memory_bytes: self.memory_mib << 20,
+            disk_percent: self.disk_percent,
+            pid_percent: self.pid_percent,
+            holds: Duration::from_secs(self.holds_seconds),
+        })
+    }
 }
 
 /// `[network]`
@@ -170,6 +328,9 @@ impl Default for Agent {
             runtime: None,
             max_pods: 110,
             labels: Default::default(),
+            images: Images::default(),
+            logs: Logs::default(),
+            pressure: Pressure::default(),
         }
     }
 }

@@ -56,6 +56,9 @@ pub fn agent(member: &Member, shown: &Arc<Shown>) -> Result<AgentConfig> {
         let role = config.labels.entry(SERVER_LABEL.to_owned());
         role.or_default();
     }
+    config.images = file.agent.images.limits()?;
+    config.logs = file.agent.logs.limits()?;
+    config.pressure = file.agent.pressure.limits()?;
     config.listen = Some(SocketAddr::new(file.address, file.agent.port));
     let tls = tls::agent_server(shown).context("prepare the agent's port")?;
     config.tls = Some(Arc::new(tls));

@@ -9,12 +9,16 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerPort, Node, Pod, PodSpec},
+    api::core::v1::{Container, ContainerPort, Node, Pod, PodSpec, Taint},
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use crate::demands;
-use crate::manifest::quantity;
+use super::eviction::CRITICAL;
+use crate::{
+    demands,
+    manifest::quantity,
+    pod::plan::resources::{self, QosClass},
+};
 
 /// Why a pod cannot run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +45,45 @@ pub fn admit(pod: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Refusal> {
     let Some(spec) = &pod.spec else {
         return Err(refusal("InvalidSpec", "the pod has no spec"));
     };
+    check_pressure(spec, node)?;
     check_resources(spec, node, others)?;
     check_ports(spec, others)?;
     check_selector(spec, node)?;
     check_taints(spec, node)
+}
+
+/// A node that is short takes nobody who would have to go first; one that is short of
+/// disk or of process ids takes nobody.
+fn check_pressure(spec: &PodSpec, node: &Node) -> Result<(), Refusal> {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let short: Vec<&str> = conditions
+        .filter(|condition| condition.status == "True")
+        .map(|condition| condition.type_.as_str())
+        .filter(|kind| matches!(*kind, "MemoryPressure" | "DiskPressure" | "PIDPressure"))
+        .collect();
+    let memory = Taint {
+        key: "node.kubernetes.io/memory-pressure".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+    let bears = |short: &[&str]| {
+        short.is_empty()
+            || spec.priority.unwrap_or(0) >= CRITICAL
+            || (short == ["MemoryPressure"]
+                && (resources::plan_qos(spec) != QosClass::BestEffort
+                    || demands::is_borne(&memory, tolerations)))
+    };
+    match bears(&short) {
+        true => Ok(()),
+        false => Err(refusal(
+            "Evicted",
+            format!("The node had condition: [{}].", short.join(", ")),
+        )),
+    }
 }
 
 fn check_resources(spec: &PodSpec, node: &Node, others: &[&Pod]) -> Result<(), Refusal> {

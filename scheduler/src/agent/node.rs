@@ -6,7 +6,7 @@
 //!
 //! Read more: "Nodes" in the Kubernetes documentation.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -141,6 +141,8 @@ struct Finding {
     kind: &'static str,
     holds: bool,
     reason: &'static str,
+    /// The reason that it would have if it held.
+    bad: &'static str,
     message: String,
 }
 
@@ -176,6 +178,7 @@ fn plan_conditions(
                 None => "KubeletReady",
                 Some(_) => "KubeletNotReady",
             },
+            bad: "KubeletReady",
             message: seen
                 .trouble
                 .clone()
@@ -183,6 +186,7 @@ fn plan_conditions(
         },
     ];
     let earlier = before.conditions.as_deref().unwrap_or_default();
+    let findings = findings.map(|finding| hold(finding, earlier, config, seen.at));
     let foreign = earlier
         .iter()
         .filter(|condition| findings.iter().all(|own| own.kind != condition.type_))
@@ -209,7 +213,34 @@ fn pressure(
         kind,
         holds,
         reason,
+        bad,
         message: format!("the node has {word} {what}"),
+    }
+}
+
+/// A shortage that is over is told of for a while longer.
+fn hold(
+    finding: Finding,
+    earlier: &[NodeCondition],
+    config: &AgentConfig,
+    now: Timestamp,
+) -> Finding {
+    let told = earlier
+        .iter()
+        .find(|told| told.type_ == finding.kind && told.status == "True");
+    let since = told.and_then(|told| told.last_transition_time.as_ref());
+    let recent = since.is_some_and(|Time(since)| {
+        let held = Duration::try_from(now.duration_since(*since)).unwrap_or_default();
+        held < config.pressure.holds
+    });
+    match told {
+        Some(told) if recent && !finding.holds && finding.kind != "Ready" => Finding {
+            holds: true,
+            message: told.message.clone().unwrap_or_default(),
+            reason: finding.bad,
+            ..finding
+        },
+        _ => finding,
     }
 }
 

@@ -17,7 +17,7 @@ use kube::{
     runtime::{WatchStreamExt, reflector::Store, watcher},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::MissedTickBehavior,
 };
@@ -28,6 +28,7 @@ use super::{
     changes::Changes,
     checkpoint::{Checkpoint, Checkpoints},
     events::Events,
+    eviction::Eviction,
     node::{self, keep::OwnNode, observe::RuntimeName},
     objects::ObjectSource,
     settings::AgentConfig,
@@ -205,14 +206,17 @@ pub struct Pods {
     node: OwnNode,
     slots: HashMap<String, Slot>,
     stays: JoinSet<String>,
+    /// Pods that the node needs back what they use from.
+    evictions: mpsc::Receiver<Eviction>,
     /// The list that is being told; nothing outside of one.
     listing: Option<Vec<Arc<Pod>>>,
 }
 
 impl Pods {
     /// Nobody yet.
-    pub fn new(shared: Arc<Shared>, node: OwnNode) -> Pods {
+    pub fn new(shared: Arc<Shared>, node: OwnNode, evictions: mpsc::Receiver<Eviction>) -> Pods {
         Pods {
+            evictions,
             shared,
             node,
             slots: HashMap::new(),
@@ -253,6 +257,7 @@ impl Pods {
                     Ok(uid) => self.forget(&uid),
                     Err(error) => warn!(%error, "a pod's stay broke off"),
                 },
+                Some(eviction) = self.evictions.recv() => self.evict(eviction),
                 _ = sweeps.tick(), if synced && sweeping.is_empty() => {
                     sweeping.spawn(sweep(Arc::clone(&self.shared)));
                 }
@@ -350,6 +355,7 @@ impl Pods {
         let Some(identity) = identity(&pod) else {
             return;
         };
+        self.shared.statuses.note_gates(&identity, &pod);
         if !checkpoint.settled {
             let mut active = self.shared.active();
             active.insert(identity.uid.clone(), Arc::clone(&pod));
@@ -359,7 +365,11 @@ impl Pods {
 
     fn begin(&mut self, identity: PodIdentity, pod: Arc<Pod>, beginning: Beginning) {
         let presence = Presence::There;
-        let (wanted, heard) = watch::channel(Wanted { pod, presence });
+        let (wanted, heard) = watch::channel(Wanted {
+            pod,
+            presence,
+            evicted: None,
+        });
         let uid = identity.uid.clone();
         self.shared.known().insert(uid.clone());
         let stay = Stay::new(&self.shared, identity.clone(), heard, beginning);
@@ -382,6 +392,14 @@ impl Pods {
                 if let Some(pod) = pod {
                     wanted.pod = pod;
                 }
+            });
+        }
+    }
+
+    fn evict(&self, eviction: Eviction) {
+        if let Some(slot) = self.slots.get(&eviction.uid) {
+            slot.wanted.send_modify(|wanted| {
+                wanted.evicted.get_or_insert(eviction.message);
             });
         }
     }

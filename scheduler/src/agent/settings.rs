@@ -99,6 +99,8 @@ pub struct Periods {
     pub sweep: Duration,
     /// Between two looks at images and logs.
     pub tidy: Duration,
+    /// Between two looks at what the node is short of.
+    pub pressure: Duration,
 }
 
 /// When images that nobody uses are removed.
@@ -130,6 +132,9 @@ pub struct Pressure {
     pub disk_percent: u8,
     /// Process ids, in percent.
     pub pid_percent: u8,
+    /// How long a node says at least that it is short: pods that come back at once would
+    /// only be sent away again.
+    pub holds: Duration,
 }
 
 impl AgentConfig {
@@ -206,6 +211,7 @@ impl Default for Periods {
             look: Duration::from_secs(10),
             sweep: Duration::from_secs(60),
             tidy: Duration::from_secs(60),
+            pressure: Duration::from_secs(10),
         }
     }
 }
@@ -235,6 +241,7 @@ impl Default for Pressure {
             memory_bytes: 100 << 20,
             disk_percent: 10,
             pid_percent: 4,
+            holds: Duration::from_secs(300),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use kube::{
     Api, Client,
@@ -25,6 +26,9 @@ use tracing::{debug, warn};
 use super::{is_conflict, is_not_found};
 use crate::pod::events::PodIdentity;
 use crate::waits::Waits;
+
+/// Conditions that a pod is not ready without.
+mod gates;
 
 /// Statuses that are written at once.
 const AT_ONCE: usize = 8;
@@ -45,6 +49,8 @@ struct Entry {
     /// When it had it, as it counts.
     revision: u64,
     wanted: PodStatus,
+    /// Conditions that others set and that the pod is not ready without.
+    gates: Vec<String>,
     /// Counts changes of `wanted`.
     version: u64,
     written: watch::Sender<u64>,
@@ -68,6 +74,7 @@ impl Statuses {
     pub fn seen(&self, identity: &PodIdentity, pod: &Pod) {
         let mut pods = self.lock();
         let entry = entry(&mut pods, identity);
+        entry.gates = read_gates(pod);
         let revision = read_revision(pod);
         // While a write is under way the server's answer to it is newer; and a watch may
         // lag behind an answer.
@@ -77,10 +84,16 @@ impl Statuses {
         entry.revision = revision;
         entry.told = pod.status.clone().unwrap_or_default();
         let said = entry.version > 0;
-        if said && plan_patch(&identity.uid, &entry.told, &entry.wanted).is_some() {
+        if said && entry.plan_patch().is_some() {
             entry.version += 1;
             self.work.notify_one();
         }
+    }
+
+    /// Says which conditions of others a pod is not ready without, before anything else is
+    /// known of it.
+    pub fn note_gates(&self, identity: &PodIdentity, pod: &Pod) {
+        entry(&mut self.lock(), identity).gates = read_gates(pod);
     }
 
     /// Says what is to be written; the last one counts.
@@ -190,7 +203,7 @@ impl Statuses {
             return None;
         }
         Some(Write {
-            patch: plan_patch(&entry.pod.uid, &entry.told, &entry.wanted),
+            patch: entry.plan_patch(),
             pod: entry.pod.clone(),
             version: entry.version,
         })
@@ -200,8 +213,15 @@ impl Statuses {
         let mut pods = self.lock();
         if let Some(entry) = pods.get_mut(uid) {
             if let Some(told) = told {
+                let open = |status: &PodStatus| gates::closed(&entry.gates, status).is_none();
+                let before = open(&entry.told);
                 entry.revision = read_revision(&told);
                 entry.told = told.status.unwrap_or_default();
+                // Somebody set the condition meanwhile, and the watch that told of it was
+                // not listened to.
+                if open(&entry.told) != before {
+                    entry.version = entry.version.max(write.version + 1);
+                }
             }
             entry.written.send_replace(write.version);
         }
@@ -220,6 +240,22 @@ fn read_revision(pod: &Pod) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+impl Entry {
+    fn plan_patch(&self) -> Option<Value> {
+        let mut wanted = self.wanted.clone();
+        gates::hold_back(&self.gates, &self.told, &mut wanted, Timestamp::now());
+        plan_patch(&self.pod.uid, &self.told, &wanted)
+    }
+}
+
+fn read_gates(pod: &Pod) -> Vec<String> {
+    let gates = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten());
+    gates.map(|gate| gate.condition_type.clone()).collect()
+}
+
 struct Write {
     pod: PodIdentity,
     patch: Option<Value>,
@@ -232,6 +268,7 @@ fn entry<'a>(pods: &'a mut HashMap<String, Entry>, pod: &PodIdentity) -> &'a mut
         told: PodStatus::default(),
         revision: 0,
         wanted: PodStatus::default(),
+        gates: Vec::new(),
         version: 0,
         written: watch::channel(0).0,
         writing: false,

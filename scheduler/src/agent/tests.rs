@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{run, settings::AgentConfig};
+use super::{
+    run,
+    settings::{AgentConfig, Pressure},
+};
 use crate::pod::{
     settings::Backoff,
     worker::tests::fake::{FakeNode, Program},
@@ -49,6 +52,13 @@ impl Scene {
         config.node.cpu_millis = 2000;
         config.node.memory_bytes = 1 << 30;
         config.listen = None;
+        // The machine's own disk and memory are no matter of these tests.
+        config.pressure = Pressure {
+            memory_bytes: 0,
+            disk_percent: 0,
+            pid_percent: 0,
+            ..Pressure::default()
+        };
         config.logs_dir = self.directory.path().join("logs");
         config.log_links_dir = None;
         config.restart_backoff = Backoff {

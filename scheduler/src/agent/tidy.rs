@@ -154,22 +154,7 @@ async fn remove_images(
     config: &AgentConfig,
     uses: &mut Uses,
 ) -> Result<(), Status> {
-    let there = service
-        .list_images(v1::ListImagesRequest::default())
-        .await?
-        .images;
-    let containers = service
-        .list_containers(v1::ListContainersRequest::default())
-        .await?
-        .containers;
-    let used: HashSet<String> = containers
-        .into_iter()
-        .flat_map(|container| {
-            let spec = container.image.unwrap_or_default();
-            [container.image_ref, container.image_id, spec.image]
-        })
-        .filter(|name| !name.is_empty())
-        .collect();
+    let (there, used) = observe_images(service).await?;
     let now = Instant::now();
     uses.note(&there, &used, now);
     let ImageLimits {
@@ -188,19 +173,68 @@ async fn remove_images(
         if full() <= low_percent {
             return Ok(());
         }
-        let request = v1::RemoveImageRequest {
-            image: Some(v1::ImageSpec {
-                image: image.id.clone(),
-                ..v1::ImageSpec::default()
-            }),
-        };
-        service.remove_image(request).await?;
-        info!(
-            image = image.repo_tags.first(),
-            id = image.id,
-            "an image that nobody uses was removed"
+        remove_image(service, image).await?;
+    }
+    Ok(())
+}
+
+/// Removes every image that no container uses, whatever its age: the disk is short now.
+pub async fn remove_unused_images(service: &Arc<dyn CriService>) {
+    let removed = async {
+        let (there, used) = observe_images(service).await?;
+        for image in there
+            .iter()
+            .filter(|image| !image.pinned && !is_used(image, &used))
+        {
+            remove_image(service, image).await?;
+        }
+        Ok::<(), Status>(())
+    };
+    if let Err(status) = removed.await {
+        warn!(
+            message = status.message(),
+            "images that nobody uses were not removed"
         );
     }
+}
+
+/// The images that there are, and every name by which a container knows its own.
+async fn observe_images(
+    service: &Arc<dyn CriService>,
+) -> Result<(Vec<v1::Image>, HashSet<String>), Status> {
+    // Containers last: one that is made meanwhile keeps its image.
+    let there = service
+        .list_images(v1::ListImagesRequest::default())
+        .await?
+        .images;
+    let containers = service
+        .list_containers(v1::ListContainersRequest::default())
+        .await?
+        .containers;
+    let used = containers
+        .into_iter()
+        .flat_map(|container| {
+            let spec = container.image.unwrap_or_default();
+            [container.image_ref, container.image_id, spec.image]
+        })
+        .filter(|name| !name.is_empty())
+        .collect();
+    Ok((there, used))
+}
+
+async fn remove_image(service: &Arc<dyn CriService>, image: &v1::Image) -> Result<(), Status> {
+    let request = v1::RemoveImageRequest {
+        image: Some(v1::ImageSpec {
+            image: image.id.clone(),
+            ..v1::ImageSpec::default()
+        }),
+    };
+    service.remove_image(request).await?;
+    info!(
+        image = image.repo_tags.first(),
+        id = image.id,
+        "an image that nobody uses was removed"
+    );
     Ok(())
 }
 

@@ -97,6 +97,7 @@ fn check_type(kind: &Kind, value: &mut Value) -> Result<(), ApiError> {
 pub async fn create(api: &Api, kind: &'static Kind, value: &mut Value) -> Result<(), ApiError> {
     if kind.kind == "Pod" {
         set_priority(api, kind, value).await?;
+        set_pull_secrets(api, value).await?;
     }
     defaults::set_defaults(kind, value);
     Ok(())
@@ -184,6 +185,35 @@ async fn set_priority(api: &Api, kind: &'static Kind, value: &mut Value) -> Resu
         };
     }
     Ok(())
+}
+
+/// A pod that names no secrets for its images has those of its service account, as they
+/// are at the time of its creation. One without an account has none.
+async fn set_pull_secrets(api: &Api, value: &mut Value) -> Result<(), ApiError> {
+    let spec = &value["spec"];
+    let holds = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let Some(accounts) = by_plural("", "serviceaccounts") else {
+        return Ok(());
+    };
+    if !spec.is_object() || holds(&spec["imagePullSecrets"]) {
+        return Ok(());
+    }
+    let named = |field: &str| spec[field].as_str().filter(|name| !name.is_empty());
+    let account = named("serviceAccountName").or_else(|| named("serviceAccount"));
+    let place = Place {
+        kind: accounts,
+        namespace: object::namespace(value).to_owned(),
+        name: account.unwrap_or("default").to_owned(),
+    };
+    match api.read(&place).await {
+        Ok(found) if holds(&found.value["imagePullSecrets"]) => {
+            value["spec"]["imagePullSecrets"] = found.value["imagePullSecrets"].clone();
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Every broken rule of a new object.

@@ -16,7 +16,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -35,7 +35,7 @@ use super::{
     objects::PodObjects,
     plan::{self, ConfigError, PodPlan, dns, environment, facts::PodFacts, names},
     settings::{Leftovers, Patience, WorkerConfig},
-    volumes::{self, Content, VolumesPlan, empty_dir},
+    volumes::{self, VolumesPlan},
 };
 
 /// A pod that already runs here.
@@ -44,6 +44,8 @@ pub mod adopt;
 pub mod board;
 /// A container's end.
 pub mod exit;
+/// The cgroup that a pod has to itself.
+pub mod group;
 /// What is done after a start and before an end.
 pub mod hooks;
 /// A container's image.
@@ -56,6 +58,8 @@ pub mod last_words;
 pub mod life;
 /// Run, stop by then, stop now.
 pub mod order;
+/// A pod that writes more than it may.
+pub mod outgrown;
 /// Waiting for the next look at the node.
 pub mod pulse;
 /// What a pod's status says.
@@ -69,11 +73,8 @@ use status::{End, Known};
 /// The reason of a pod that failed because the node did not do what was asked of it.
 pub const NODE_FAILED: &str = "NodeFailed";
 
-/// How often directories with a limit are measured.
-const USAGE_PERIOD: Duration = Duration::from_secs(10);
-
 /// What a worker can be asked while its pod runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerCommand {
     /// End the pod in order: `preStop`, the stop signal, the grace, SIGKILL.
     Stop {
@@ -82,6 +83,11 @@ pub enum WorkerCommand {
     },
     /// End the pod at once.
     Kill,
+    /// End the pod at once: it has failed, because the node needs what it uses.
+    Evict {
+        /// What the node is short of.
+        message: String,
+    },
 }
 
 /// Why a worker could not do its work; a pod that fails is no such error.
@@ -191,7 +197,7 @@ impl PodWorker {
         let mut end = End::default();
         let lived = {
             let mut living = pin!(life.live(found, heard));
-            let mut full = pin!(outgrown(&life));
+            let mut full = pin!(outgrown::outgrown(&life));
             let mut refreshing = pin!(life.refresh_volumes());
             let deadline = deadline(&life);
             let mut listening = true;
@@ -199,6 +205,12 @@ impl PodWorker {
                 tokio::select! {
                     lived = &mut living => break lived,
                     command = commands.recv(), if listening => match command {
+                        Some(WorkerCommand::Evict { message }) => {
+                            if end.reason.is_none() {
+                                end = evict(&life, message);
+                            }
+                            order::give(&orders, Order::Kill);
+                        }
                         Some(command) => order::give(&orders, ordered(&life, command)),
                         None => listening = false,
                     },
@@ -208,8 +220,7 @@ impl PodWorker {
                     }
                     () = &mut refreshing => {}
                     message = &mut full, if end.reason.is_none() => {
-                        life.board.warning(None, "Evicted", message.clone());
-                        end = ended("Evicted", message);
+                        end = evict(&life, message);
                         order::give(&orders, Order::Kill);
                     }
                 }
@@ -231,9 +242,13 @@ impl PodWorker {
         let volumes = self.config.volumes_dir.join(&pod.uid);
         let logs = format!("{}_{}_{}", pod.namespace, pod.name, pod.uid);
         let logs = self.config.logs_dir.join(logs);
+        let group = names::pod_group(&self.config.cgroup_parent, &pod.uid);
         let removed = tokio::task::spawn_blocking(move || {
             volumes::teardown::remove_volumes(&volumes).map_err(|error| chain(&error))?;
-            remove_logs(&logs)
+            remove_logs(&logs)?;
+            let Some(group) = group else { return Ok(()) };
+            group::remove_group(Path::new(&group))
+                .map_err(|(path, error)| format!("{}: {error}", path.display()))
         });
         leftover(pod, removed.await)
     }
@@ -370,7 +385,7 @@ fn plan_objects(facts: &PodFacts<'_>, directory: PathBuf) -> Result<VolumesPlan,
 /// The order that a command is.
 fn ordered(life: &Life, command: WorkerCommand) -> Order {
     match command {
-        WorkerCommand::Kill => Order::Kill,
+        WorkerCommand::Kill | WorkerCommand::Evict { .. } => Order::Kill,
         WorkerCommand::Stop { grace } => match grace.unwrap_or(life.plan.grace) {
             // No time to end in order.
             Duration::ZERO => Order::Kill,
@@ -391,35 +406,10 @@ fn deadline(life: &Life) -> Instant {
     Instant::now() + limit.saturating_sub(lived)
 }
 
-/// Waits until a directory of the pod's holds more than it may.
-async fn outgrown(life: &Arc<Life>) -> String {
-    let limited: Vec<(String, PathBuf, u64)> = life
-        .volumes
-        .volumes
-        .iter()
-        .filter_map(|volume| match &volume.content {
-            Content::EmptyDir(plan) if plan.medium == empty_dir::Medium::Disk => {
-                let path = life.volumes.directory.join(&volume.name);
-                Some((volume.name.clone(), path, plan.limit_bytes?))
-            }
-            _ => None,
-        })
-        .collect();
-    if limited.is_empty() {
-        return std::future::pending().await;
-    }
-    loop {
-        tokio::time::sleep(USAGE_PERIOD).await;
-        for (name, path, limit) in limited.clone() {
-            let measured =
-                tokio::task::spawn_blocking(move || empty_dir::observe_usage_bytes(&path)).await;
-            if matches!(measured, Ok(Ok(usage)) if usage > limit) {
-                return format!(
-                    "Usage of EmptyDir volume {name:?} exceeds the limit of {limit} bytes"
-                );
-            }
-        }
-    }
+/// The end of a pod that the node ends for its own sake.
+fn evict(life: &Life, message: String) -> End {
+    life.board.warning(None, status::EVICTED, message.clone());
+    ended(status::EVICTED, message)
 }
 
 fn ended(reason: &str, message: String) -> End {

@@ -162,10 +162,15 @@ pub struct Space {
 /// The space of the file system that a path is on.
 pub fn observe_space(path: &Path) -> Space {
     match rustix::fs::statvfs(path) {
-        Ok(facts) => Space {
-            total_bytes: facts.f_blocks.saturating_mul(facts.f_frsize),
-            free_percent: percent(facts.f_bavail, facts.f_blocks),
-        },
+        Ok(facts) => {
+            // What is kept back for root is nobody's to fill: it counts neither as free nor
+            // as used, as in df(1).
+            let used = facts.f_blocks.saturating_sub(facts.f_bfree);
+            Space {
+                total_bytes: facts.f_blocks.saturating_mul(facts.f_frsize),
+                free_percent: percent(facts.f_bavail, used.saturating_add(facts.f_bavail)),
+            }
+        }
         // What cannot be measured is no reason to refuse pods.
         Err(_) => Space {
             total_bytes: 0,
@@ -182,7 +187,8 @@ pub fn percent(part: u64, whole: u64) -> u8 {
     }
 }
 
-fn observe_free_memory() -> u64 {
+/// Memory that programs can still get, in bytes.
+pub fn observe_free_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     read_available_memory(&text).unwrap_or(u64::MAX)
 }

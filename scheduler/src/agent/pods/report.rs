@@ -1,7 +1,7 @@
 //! What a pod's worker tells, passed on: to the server, to the checkpoint, to collectors of logs.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -141,16 +141,25 @@ impl Reporter {
 
     fn link_logs(&self, before: &PodStatus, status: &PodStatus) {
         let known: Vec<_> = containers(before).map(|one| &one.container_id).collect();
-        for container in containers(status).filter(|one| !known.contains(&&one.container_id)) {
-            if let Some((link, log)) = self.link(container) {
-                // A collector that finds no link finds the log itself.
-                let _ = std::os::unix::fs::symlink(log, link);
-            }
+        let new = containers(status).filter(|one| !known.contains(&&one.container_id));
+        let links: Vec<(PathBuf, PathBuf)> = new.filter_map(|one| self.link(one)).collect();
+        if !links.is_empty() {
+            // Logs of earlier starts are gone.
+            self.unlink_logs_if(|log| !log.exists());
+        }
+        for (link, log) in links {
+            // A collector that finds no link finds the log itself.
+            let _ = std::os::unix::fs::symlink(log, link);
         }
     }
 
     /// Removes the links of the pod's containers.
     pub fn unlink_logs(&self) {
+        self.unlink_logs_if(|_| true);
+    }
+
+    /// Removes those whose log is so.
+    fn unlink_logs_if(&self, chosen: impl Fn(&Path) -> bool) {
         let Some(directory) = &self.shared.config.log_links_dir else {
             return;
         };
@@ -161,7 +170,8 @@ impl Reporter {
         ));
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let own = entry.file_name().to_string_lossy().starts_with(&prefix)
-                && std::fs::read_link(entry.path()).is_ok_and(|log| log.starts_with(&logs));
+                && std::fs::read_link(entry.path())
+                    .is_ok_and(|log| log.starts_with(&logs) && chosen(&log));
             if own {
                 let _ = std::fs::remove_file(entry.path());
             }

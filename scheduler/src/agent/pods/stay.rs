@@ -56,6 +56,8 @@ pub struct Wanted {
     pub pod: Arc<Pod>,
     /// Whether it is there at all.
     pub presence: Presence,
+    /// What the node is short of, if it needs back what the pod uses.
+    pub evicted: Option<String>,
 }
 
 /// Whether the server has a pod.
@@ -203,7 +205,13 @@ impl Stay {
         let mut statuses = self.reporter.statuses();
         let mut news = self.wanted.clone();
         let mut given = None;
+        let mut evicted = false;
         loop {
+            let eviction = self.wanted.borrow().evicted.clone();
+            if let Some(message) = eviction.filter(|_| !evicted) {
+                evicted = true;
+                let _ = commands.send(WorkerCommand::Evict { message }).await;
+            }
             if let Some(grace) = self.ending()
                 && given.is_none_or(|given| grace < given)
             {
@@ -213,7 +221,8 @@ impl Stay {
                     .send(WorkerCommand::Stop { grace: Some(grace) })
                     .await;
             }
-            let edited = given.is_none() && differs(&wanted, &news.borrow_and_update().pod);
+            let edited =
+                given.is_none() && !evicted && differs(&wanted, &news.borrow_and_update().pod);
             if edited && is_steady(&statuses.borrow_and_update()) {
                 // The next worker takes the pod over as it is, with the new spec.
                 return Outcome::Changed;

@@ -25,8 +25,8 @@ const WARNED: [&str; 4] = [
     "schedulingGroup",
 ];
 
-/// A field that the table refuses for one machine and a cluster carries out.
-const CARRIED_OUT: &str = "schedulingGates";
+/// Fields that the table refuses for one machine and a cluster carries out.
+const CARRIED_OUT: [&str; 2] = ["readinessGates", "schedulingGates"];
 /// A type that the controllers carry out whole; the table is about one machine.
 const CONTROLLED: &str = "io.k8s.api.batch.v1.JobSpec";
 
@@ -77,7 +77,7 @@ fn judge(definition: &str, name: &str, (value, path): (&Value, &str), found: &mu
     let Some(field) = fields::find(definition, name).filter(|_| definition != CONTROLLED) else {
         return;
     };
-    let refused = field.judgement == Judgement::Refused && name != CARRIED_OUT;
+    let refused = field.judgement == Judgement::Refused && !CARRIED_OUT.contains(&name);
     let warned = field.judgement == Judgement::Warned && WARNED.contains(&name);
     let text = match value {
         Value::String(text) => text.clone(),

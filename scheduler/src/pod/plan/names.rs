@@ -42,3 +42,8 @@ pub fn digest(value: &impl serde::Serialize) -> String {
     });
     format!("{hash:016x}")
 }
+
+/// The group of a pod below the node's own; none where the engine chooses.
+pub fn pod_group(parent: &str, uid: &str) -> Option<String> {
+    (!parent.is_empty()).then(|| format!("{}/pod{uid}", parent.trim_end_matches('/')))
+}

@@ -39,10 +39,7 @@ pub fn plan_sandbox(
         labels: plan_labels(pod, identity),
         annotations: plan_annotations(pod, config.source),
         linux: Some(v1::LinuxPodSandboxConfig {
-            cgroup_parent: match config.cgroup_parent.as_str() {
-                "" => String::new(),
-                parent => format!("{}/pod{uid}", parent.trim_end_matches('/')),
-            },
+            cgroup_parent: names::pod_group(&config.cgroup_parent, uid).unwrap_or_default(),
             security_context: Some(security::plan_sandbox_security(spec, &config.seccomp_dir)),
             sysctls: plan_sysctls(spec),
             overhead: None,

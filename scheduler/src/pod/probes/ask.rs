@@ -42,18 +42,18 @@ impl Respondent {
         let timeout = Duration::from_secs(seconds.max(1));
         let asked = async {
             if let Some(action) = &probe.exec {
-                return self.exec(action, timeout).await;
+                return self.try_exec(action, timeout).await;
             }
             if let Some(action) = &probe.http_get {
-                return self.http_get(action).await;
+                return Ok(self.http_get(action).await);
             }
             if let Some(action) = &probe.tcp_socket {
-                return self.tcp_socket(action).await;
+                return Ok(self.tcp_socket(action).await);
             }
             if let Some(action) = &probe.grpc {
-                return self.grpc(action).await;
+                return Ok(self.grpc(action).await);
             }
-            Ok(())
+            Ok(Ok(()))
         };
         // A command has the runtime's own timeout, which kills it; this one is
         // for a runtime that does not answer, and so a little later.
@@ -62,8 +62,9 @@ impl Respondent {
             None => timeout,
         };
         match tokio::time::timeout(patience, asked).await {
-            Ok(Ok(())) => Answer::Success,
-            Ok(Err(reason)) => Answer::Failure(reason),
+            Ok(Ok(Ok(()))) => Answer::Success,
+            Ok(Ok(Err(reason))) => Answer::Failure(reason),
+            Ok(Err(away)) => Answer::Unasked(away),
             Err(_) => Answer::Failure(format!("no answer within {seconds} s")),
         }
     }
@@ -74,26 +75,45 @@ impl Respondent {
     ///
     /// The command's output, or what the runtime said.
     pub async fn exec(&self, action: &ExecAction, timeout: Duration) -> Result<(), String> {
+        self.try_exec(action, timeout).await?
+    }
+
+    /// The same; the outer error is of a runtime that did not take the question.
+    async fn try_exec(
+        &self,
+        action: &ExecAction,
+        timeout: Duration,
+    ) -> Result<Result<(), String>, String> {
         let request = v1::ExecSyncRequest {
             container_id: self.container_id.clone(),
             cmd: action.command.clone().unwrap_or_default(),
             timeout: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         };
         match self.service.exec_sync(request).await {
-            Ok(reply) if reply.exit_code == 0 => Ok(()),
+            Ok(reply) if reply.exit_code == 0 => Ok(Ok(())),
             Ok(reply) => {
                 let mut output = reply.stdout;
                 output.extend_from_slice(&reply.stderr);
                 let output = shown(&output);
-                Err(match output.is_empty() {
+                Ok(Err(match output.is_empty() {
                     true => format!("command exited with {}", reply.exit_code),
                     false => format!("command exited with {}: {output}", reply.exit_code),
-                })
+                }))
             }
-            Err(status) if status.code() == Code::DeadlineExceeded => {
-                Err(format!("command timed out after {} s", timeout.as_secs()))
+            Err(status) if status.code() == Code::DeadlineExceeded => Ok(Err(format!(
+                "command timed out after {} s",
+                timeout.as_secs()
+            ))),
+            // A socket that nobody answers, or a connection that broke on the way.
+            Err(status)
+                if matches!(
+                    status.code(),
+                    Code::Unavailable | Code::Unknown | Code::Cancelled
+                ) =>
+            {
+                Err(status.message().to_owned())
             }
-            Err(status) => Err(status.message().to_owned()),
+            Err(status) => Ok(Err(status.message().to_owned())),
         }
     }
 

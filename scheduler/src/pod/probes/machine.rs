@@ -36,6 +36,8 @@ pub enum Answer {
     Success,
     /// It is not, in one sentence.
     Failure(String),
+    /// The question was not asked: the runtime is away. It says nothing of the container.
+    Unasked(String),
 }
 
 /// What follows from an answer.
@@ -216,6 +218,7 @@ impl Question {
                 self.failures = self.failures.saturating_add(1);
                 self.successes = 0;
             }
+            Answer::Unasked(_) => return (false, false),
         }
         let success_threshold = self.probe.success_threshold.unwrap_or(1).max(1);
         let failure_threshold = self.probe.failure_threshold.unwrap_or(3).max(1);
@@ -359,6 +362,22 @@ mod tests {
         machine.record(ProbeKind::Startup, &Answer::Success, at(0));
         assert_eq!(machine.record(ProbeKind::Startup, &bad(), at(1)), []);
         assert_eq!(machine.next_due(), None);
+    }
+
+    #[test]
+    fn a_question_that_was_not_asked_says_nothing() {
+        let mut machine = machine(json!({"name": "a",
+            "livenessProbe": {"exec": {"command": ["true"]}, "failureThreshold": 2}}));
+        let away = Answer::Unasked("nobody listens".to_owned());
+        for second in 0..9 {
+            let at = Duration::from_secs(second);
+            assert_eq!(machine.record(ProbeKind::Liveness, &away, at), []);
+        }
+        // Failures count on where they were.
+        let at = Duration::from_secs;
+        assert_eq!(machine.record(ProbeKind::Liveness, &bad(), at(10)), []);
+        assert_eq!(machine.record(ProbeKind::Liveness, &away, at(11)), []);
+        assert_eq!(machine.record(ProbeKind::Liveness, &bad(), at(12)).len(), 1);
     }
 
     #[test]

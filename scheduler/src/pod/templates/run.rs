@@ -148,7 +148,7 @@ impl<R: RunPod> Pods<R> {
         for pod in self.commands.values() {
             // A full queue holds a command of the same kind already; a closed
             // one is of a pod that ends by itself.
-            let _ = pod.try_send(command);
+            let _ = pod.try_send(command.clone());
         }
     }
 

@@ -210,7 +210,8 @@ fn find_credentials(life: &Life, image: &str) -> Vec<v1::AuthConfig> {
             objects.find_secret(namespace, &reference.name)
         })
         .filter_map(|secret| secret.data.as_ref())
-        .filter_map(|data| data.get(".dockerconfigjson"))
+        .flat_map(|data| [data.get(".dockerconfigjson"), data.get(".dockercfg")])
+        .flatten()
         .flat_map(|ByteString(text)| read_credentials(text, &registry))
         .collect()
 }
@@ -223,12 +224,13 @@ fn registry_of(image: &str) -> String {
         .to_owned()
 }
 
-/// The entries of a Docker configuration that are for this registry.
+/// The entries of a Docker configuration that are for this registry; in the older form
+/// of such a file they stand at its top.
 fn read_credentials(text: &[u8], registry: &str) -> Vec<v1::AuthConfig> {
     let Ok(config) = serde_json::from_slice::<serde_json::Value>(text) else {
         return Vec::new();
     };
-    let Some(entries) = config.get("auths").and_then(|auths| auths.as_object()) else {
+    let Some(entries) = config.get("auths").unwrap_or(&config).as_object() else {
         return Vec::new();
     };
     let field = |entry: &serde_json::Value, name: &str| -> String {
@@ -238,7 +240,8 @@ fn read_credentials(text: &[u8], registry: &str) -> Vec<v1::AuthConfig> {
     entries
         .iter()
         .filter(|(server, _)| {
-            let server = server.trim_start_matches("https://");
+            let server = server.strip_prefix("https://").unwrap_or(server);
+            let server = server.strip_prefix("http://").unwrap_or(server);
             let host = server.split('/').next().unwrap_or_default();
             // Docker's own registry goes by its index' old name in such files.
             let host = match host {
@@ -285,6 +288,8 @@ mod tests {
         assert_eq!((docker.len(), docker[0].auth.as_str()), (1, "YTpi"));
         assert_eq!(read_credentials(text, "quay.io")[0].username, "u");
         assert!(read_credentials(text, "example.org").is_empty());
+        let older = br#"{"http://quay.io/v1/": {"auth": "YTpi"}}"#;
+        assert_eq!(read_credentials(older, "quay.io")[0].auth, "YTpi");
         assert!(read_credentials(b"no json", "quay.io").is_empty());
     }
 }

@@ -543,13 +543,16 @@ impl Keeper {
     }
 
     fn show_answer(&self, kind: ProbeKind, answer: &Answer) {
-        if let Answer::Failure(reason) = answer {
-            self.life.board.warning(
-                Some(self.plan.name()),
-                "Unhealthy",
-                format!("{} probe failed: {reason}", kind.name()),
-            );
-        }
+        let (word, reason) = match answer {
+            Answer::Success => return,
+            Answer::Failure(reason) => ("failed", reason),
+            Answer::Unasked(reason) => ("errored", reason),
+        };
+        self.life.board.warning(
+            Some(self.plan.name()),
+            "Unhealthy",
+            format!("{} probe {word}: {reason}", kind.name()),
+        );
     }
 
     fn show_doom(&self, kind: ProbeKind) {

@@ -31,6 +31,7 @@ use super::{
     WorkerError,
     adopt::{self, Found},
     board::Board,
+    exit::Exit,
     image::{self, FoundImage, NoImage},
     keeper::{Ending, Keeper},
     order::{self, Order},
@@ -483,6 +484,9 @@ impl Life {
         orders: &watch::Sender<Order>,
         sidecars: &mut Vec<Sidecar>,
     ) -> Fate {
+        if found.mains_began {
+            self.show_initialized(found);
+        }
         let mut keeper = |plan: &ContainerPlan, orders: watch::Receiver<Order>| {
             let fetch = fetches.remove(plan.name());
             let existing = found.containers.remove(plan.name());
@@ -509,10 +513,6 @@ impl Life {
                 continue;
             }
             if found.mains_began {
-                // Whoever started a main container had seen this one succeed.
-                self.board.update_container(plan.name(), |container| {
-                    container.outcome = Some(AfterExit::Succeeded);
-                });
                 continue;
             }
             match keeper(plan, orders.subscribe()).keep().await {
@@ -545,6 +545,31 @@ impl Life {
             }
         }
         fate
+    }
+
+    /// Whoever started a main container had seen the init containers succeed, and may
+    /// have been lost before it told.
+    fn show_initialized(&self, found: &Found) {
+        let runtime = &self.config.runtime_name;
+        let inits = self.plan.init_containers.iter();
+        for plan in inits.filter(|plan| plan.role == Role::Init) {
+            self.board.update_container(plan.name(), |container| {
+                container.outcome = Some(AfterExit::Succeeded);
+                let status = &mut container.status;
+                let told = status.state.as_ref();
+                if told.is_some_and(|state| state.terminated.is_some()) {
+                    return;
+                }
+                status.ready = true;
+                // One that is not there any more ended as well, at no known time.
+                let existing = found.containers.get(plan.name()).cloned();
+                let exit = Exit::of(&existing.unwrap_or_default());
+                if !exit.id.is_empty() {
+                    status.container_id = Some(format!("{runtime}://{}", exit.id));
+                }
+                status.state = Some(exit.state(runtime, None));
+            });
+        }
     }
 
     /// Ends sidecars, the last one first: each may need those before it.

@@ -27,6 +27,9 @@ use crate::pod::plan::{
     restart::{AfterExit, Role},
 };
 
+/// The reason of a pod that the node ended because it needs what the pod used.
+pub const EVICTED: &str = "Evicted";
+
 /// What is known of a pod.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -143,7 +146,9 @@ impl KnownContainer {
             if began && self.role == Role::Init {
                 self.outcome = Some(AfterExit::Succeeded);
             }
-            return;
+            if same || terminated(&self.status.state).is_some() {
+                return;
+            }
         }
         self.status.restart_count = told.restart_count;
         self.status.last_state = terminated(&told.state).or(terminated(&told.last_state));
@@ -278,6 +283,15 @@ fn conditions(known: &Known, phase: &str, before: &PodStatus, now: Timestamp) ->
         (_, []) => (true, None, None),
         (_, names) => lacking("ContainersNotReady", "unready", names),
     };
+    let evicted = known
+        .end
+        .as_ref()
+        .filter(|end| end.reason.as_deref() == Some(EVICTED));
+    // Who counts failures does not count this one against the pod.
+    let disrupted = evicted.map(|end| {
+        let reason = Some("TerminationByKubelet");
+        ("DisruptionTarget", (true, reason, end.message.clone()))
+    });
     [
         (
             "PodReadyToStartContainers",
@@ -289,6 +303,7 @@ fn conditions(known: &Known, phase: &str, before: &PodStatus, now: Timestamp) ->
         ("PodScheduled", (true, None, None)),
     ]
     .into_iter()
+    .chain(disrupted)
     .map(|(kind, (holds, reason, message))| {
         let status = if holds { "True" } else { "False" };
         let earlier = before

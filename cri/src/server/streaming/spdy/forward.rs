@@ -130,7 +130,12 @@ async fn carry(target: Arc<ForwardTarget>, pair: Pair, outgoing: mpsc::Sender<Ou
         () = data_reset.cancelled() => Ok(()),
         () = error_reset.cancelled() => Ok(()),
     };
-    if let Err(reason) = outcome {
+    // What cannot be written to a stream that the client has just reset is not the pod's
+    // failure: kubectl would end all its connections for it.
+    let is_reset = data_reset.is_cancelled() || error_reset.is_cancelled();
+    if let Err(reason) = outcome
+        && !is_reset
+    {
         let report = format!(
             "error forwarding port {text} to pod {}: {reason}",
             target.sandbox

@@ -4,6 +4,8 @@
 //! cause may go away (a registry that is down). A start that fails is an exit:
 //! the program is missing or cannot be run, and the restart policy decides.
 
+use std::path::Path;
+
 use berth_cri::v1;
 use berth_runtime::causes::chain;
 use jiff::Timestamp;
@@ -231,5 +233,52 @@ impl Keeper {
             });
         }
         self.older = self.previous.take();
+        let logs = Path::new(&self.life.plan.sandbox.log_directory).join(self.plan.name());
+        let kept = self.attempt.saturating_sub(1);
+        tokio::task::spawn_blocking(move || remove_logs_before(&logs, kept));
+    }
+}
+
+/// Removes the logs of a container's starts before this one, `N.log` and what was rotated
+/// from it. A container that is started again for weeks must not fill the disk with them.
+fn remove_logs_before(directory: &Path, kept: u32) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let number = name
+            .split_once(".log")
+            .and_then(|(number, _)| number.parse().ok());
+        if number.is_some_and(|number: u32| number < kept) {
+            // What stays goes with the pod.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remove_logs_before;
+
+    #[test]
+    fn the_last_starts_logs_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in [
+            "8.log",
+            "8.log.20260101-000000",
+            "9.log",
+            "9.log.20260101-000000",
+            "10.log",
+            "notes",
+        ] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        remove_logs_before(directory.path(), 9);
+        let left = std::fs::read_dir(directory.path()).unwrap().flatten();
+        let mut left: Vec<String> = left
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["10.log", "9.log", "9.log.20260101-000000", "notes"]);
     }
 }
