@@ -40,6 +40,7 @@ use self::{
     cron_job::CronJobs,
     daemon_set::DaemonSets,
     deployment::Deployments,
+    disruption::Disruptions,
     endpoints::Endpoints,
     garbage::GarbageConfig,
     job::Jobs,
@@ -58,6 +59,8 @@ pub mod cron_job;
 pub mod daemon_set;
 /// Moves from one template's pods to the next one's.
 pub mod deployment;
+/// How many pods may be taken away at a time.
+pub mod disruption;
 /// EndpointSlices of services.
 pub mod endpoints;
 /// What belongs to an owner that is gone.
@@ -148,6 +151,7 @@ fn controllers(cluster: &Arc<Cluster>) -> Vec<Arc<dyn Controller>> {
         Arc::new(Jobs),
         Arc::new(CronJobs),
         Arc::new(Endpoints),
+        Arc::new(Disruptions),
         Arc::new(Namespaces),
         Arc::new(Nodes::new(cluster.config.nodes.clone())),
     ]

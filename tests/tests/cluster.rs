@@ -5,6 +5,9 @@
     reason = "a suite's own functions may panic as its tests may"
 )]
 
+/// A drain keeps to a disruption budget.
+#[path = "cluster/budget.rs"]
+mod budget;
 /// The demo of a small cluster, with a client that counts failures.
 #[path = "cluster/demo.rs"]
 mod demo;

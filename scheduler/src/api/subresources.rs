@@ -186,6 +186,9 @@ async fn spend_budget(api: &Api, pod: &Place, current: &Value, mode: Mode) -> Re
     let Some(budget) = budgets.first() else {
         return Ok(());
     };
+    if !is_ready(current) && lets_unready_go(budget) {
+        return Ok(());
+    }
     let place = Place {
         kind,
         namespace: pod.namespace.clone(),
@@ -221,6 +224,21 @@ async fn spend_budget(api: &Api, pod: &Place, current: &Value, mode: Mode) -> Re
     api.change(&place, Part::Status, &options, &spend)
         .await
         .map(drop)
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
+}
+
+/// Whether pods that are not ready may go without a place of the budget: what does not serve
+/// is no loss, unless the application is below what it needs and each may still come up.
+fn lets_unready_go(budget: &Value) -> bool {
+    if budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" {
+        return true;
+    }
+    let status = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
+    status("desiredHealthy") > 0 && status("currentHealthy") >= status("desiredHealthy")
 }
 
 fn budget_is_spent(budget: &Value) -> ApiError {

@@ -16,6 +16,7 @@ use k8s_openapi::{
         coordination::v1::Lease,
         core::v1::{Namespace, Node, Pod, Service},
         discovery::v1::EndpointSlice,
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -63,6 +64,8 @@ pub struct Mirrors {
     pub jobs: Mirror<Job>,
     /// Cron jobs.
     pub cron_jobs: Mirror<CronJob>,
+    /// Disruption budgets.
+    pub budgets: Mirror<PodDisruptionBudget>,
     /// Leases.
     pub leases: Mirror<Lease>,
 }
@@ -84,6 +87,7 @@ impl Mirrors {
             revisions: Mirror::new(|_| None),
             jobs: Mirror::new(|_| None),
             cron_jobs: Mirror::new(|_| None),
+            budgets: Mirror::new(|_| None),
             leases: Mirror::new(|_| None),
         }
     }
@@ -101,6 +105,7 @@ impl Mirrors {
         self.revisions.until_ready().await;
         self.jobs.until_ready().await;
         self.cron_jobs.until_ready().await;
+        self.budgets.until_ready().await;
         self.leases.until_ready().await;
     }
 }
@@ -174,6 +179,12 @@ impl InMirrors for Job {
 impl InMirrors for CronJob {
     fn mirror(mirrors: &Mirrors) -> &Mirror<CronJob> {
         &mirrors.cron_jobs
+    }
+}
+
+impl InMirrors for PodDisruptionBudget {
+    fn mirror(mirrors: &Mirrors) -> &Mirror<PodDisruptionBudget> {
+        &mirrors.budgets
     }
 }
 
@@ -487,6 +498,7 @@ impl Mirroring {
         follow::<ReplicaSet>(&self.cluster, tasks);
         follow::<DaemonSet>(&self.cluster, tasks);
         follow::<ControllerRevision>(&self.cluster, tasks);
+        follow::<PodDisruptionBudget>(&self.cluster, tasks);
         follow::<Job>(&self.cluster, tasks);
         follow::<CronJob>(&self.cluster, tasks);
         follow::<Lease>(&self.cluster, tasks);
