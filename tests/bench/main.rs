@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+/// Placement beside kube-scheduler.
+mod cluster;
 /// `berth cri` beside containerd.
 mod cri;
 /// Pulling beside other tools.
@@ -58,6 +60,11 @@ const BENCHES: &[Bench] = &[
         name: "net",
         what: "what the network between hosts lets through, and what a change of it costs",
         run: net::run,
+    },
+    Bench {
+        name: "cluster",
+        what: "how fast pods get nodes",
+        run: cluster::run,
     },
 ];
 
