@@ -6,8 +6,16 @@
 //! tells the API, without a container. All of them share one watch, so a thousand
 //! cost little more than one.
 //!
+//! Where the agent's own behaviour is to count, [`agents`] runs its code for each
+//! node, on a [`runtime`] that pretends.
+//!
 //! Read more: kubemark, in the documentation of Kubernetes' developers, is the
 //! same idea with the kubelet's code.
+
+/// Hollow nodes with the agent's own code.
+pub mod agents;
+/// A runtime that only pretends.
+pub mod runtime;
 
 use std::{sync::Arc, time::Duration};
 
