@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use berth_scheduler::hollow::{self, HollowConfig};
+use berth_scheduler::hollow::{self, HollowConfig, agents};
 use futures::{StreamExt, TryStreamExt, pin_mut, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 
 use crate::measure::rounds;
 use crate::report::Section;
+use tokio_util::sync::CancellationToken;
+
 use servers::{Kind, Server};
 
 /// Decisions without a server.
@@ -66,6 +68,7 @@ pub fn run(section: &mut Section) -> Result<()> {
     for (nodes, pods) in [(100, 1000), (1000, 3000)] {
         rows.extend(runtime.block_on(storms(section, nodes, pods))?);
     }
+    let live = runtime.block_on(live_storms(section))?;
     section.rows(
         "A storm of pods: from the first made to the last bound",
         &[
@@ -77,6 +80,68 @@ pub fn run(section: &mut Section) -> Result<()> {
         ],
         rows,
     );
+    section.rows(
+        "The same with our agents on runtimes that pretend: from the first made to the last ready",
+        &[
+            "berth, pods ready a second",
+            "kube-scheduler with kube-apiserver and etcd",
+            "ratio",
+            "berth, median from made to ready",
+            "kube-scheduler",
+        ],
+        vec![live],
+    );
+    Ok(())
+}
+
+/// Pods on nodes that say that they run them: the agent's code, the same on both servers.
+async fn live_storms(section: &mut Section) -> Result<Vec<String>> {
+    let (nodes, pods) = (100, 1000);
+    let mut found = Vec::new();
+    for kind in [Kind::Berth, Kind::Kubernetes] {
+        let server = match Server::start(kind).await {
+            Ok(server) => server,
+            Err(error) if kind == Kind::Berth => return Err(error),
+            Err(error) => {
+                section.say(format!("{} is not measured: {error:#}.", kind.name()));
+                continue;
+            }
+        };
+        let config = HollowConfig {
+            nodes,
+            lease_period: None,
+            ..HollowConfig::default()
+        };
+        let (directory, shutdown) = (tempfile::tempdir()?, CancellationToken::new());
+        let (client, places, stop) = (
+            server.client.clone(),
+            directory.path().to_owned(),
+            shutdown.clone(),
+        );
+        let running = tokio::spawn(async move { agents::run(client, config, &places, stop).await });
+        until_registered(&server.client, nodes).await?;
+        let mut storms = Vec::new();
+        for round in 0..=rounds(ROUNDS) {
+            let storm = storm(&server.client, pods, nodes, Want::Room, is_ready).await?;
+            clear(&server.client).await?;
+            if round > 0 {
+                storms.push(storm);
+            }
+        }
+        shutdown.cancel();
+        running.await??;
+        found.push(storms);
+    }
+    Ok(row(nodes, pods, Want::Room, found))
+}
+
+async fn until_registered(client: &Client, nodes: usize) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let deadline = Instant::now() + LIMIT;
+    while api.list(&ListParams::default()).await?.items.len() < nodes {
+        ensure!(Instant::now() < deadline, "not all agents register");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     Ok(())
 }
 
@@ -103,7 +168,7 @@ async fn storms(section: &mut Section, nodes: usize, pods: usize) -> Result<Vec<
         let mut found: Vec<Vec<Storm>> = servers.iter().map(|_| Vec::new()).collect();
         for round in 0..=rounds(ROUNDS) {
             for (server, found) in servers.iter().zip(&mut found) {
-                let storm = storm(&server.client, pods, nodes, want).await;
+                let storm = storm(&server.client, pods, nodes, want, is_bound).await;
                 let storm = storm.with_context(|| format!("round {round} of {}", server.name()))?;
                 clear(&server.client).await?;
                 // The first round fills caches and is nobody's measure.
@@ -144,14 +209,20 @@ fn median(mut storms: Vec<Storm>) -> (f64, Duration) {
 }
 
 /// Makes pods as fast as the API takes them, and watches until all are bound.
-async fn storm(client: &Client, pods: usize, nodes: usize, want: Want) -> Result<Storm> {
+async fn storm(
+    client: &Client,
+    pods: usize,
+    nodes: usize,
+    want: Want,
+    is_done: fn(&Pod) -> bool,
+) -> Result<Storm> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     let mut manifests = Vec::with_capacity(pods);
     for number in 0..pods {
         manifests.push(pod(number, nodes, want)?);
     }
     let (ready, watching) = tokio::sync::oneshot::channel();
-    let seen = tokio::spawn(see_bound(api.clone(), pods, ready));
+    let seen = tokio::spawn(see_done(api.clone(), pods, is_done, ready));
     watching.await.context("the watch did not begin")?;
     let begun = Instant::now();
     let made: Vec<(String, Instant)> = stream::iter(manifests)
@@ -168,7 +239,7 @@ async fn storm(client: &Client, pods: usize, nodes: usize, want: Want) -> Result
         .context("making the pods")?;
     let bound = tokio::time::timeout(LIMIT, seen)
         .await
-        .context("not all pods were bound in time")???;
+        .context("not all pods got there in time")???;
     let taken = begun.elapsed();
     let mut waits: Vec<Duration> = made
         .iter()
@@ -177,7 +248,7 @@ async fn storm(client: &Client, pods: usize, nodes: usize, want: Want) -> Result
     waits.sort();
     ensure!(
         waits.len() == pods,
-        "{} of {pods} pods were bound",
+        "{} of {pods} pods got there",
         waits.len()
     );
     Ok(Storm {
@@ -186,10 +257,22 @@ async fn storm(client: &Client, pods: usize, nodes: usize, want: Want) -> Result
     })
 }
 
-/// When each pod was first seen with a node.
-async fn see_bound(
+fn is_bound(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().map(|spec| &spec.node_name);
+    node.is_some_and(Option::is_some)
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.flatten();
+    conditions.any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+/// When each pod was first seen done.
+async fn see_done(
     api: Api<Pod>,
     pods: usize,
+    is_done: fn(&Pod) -> bool,
     ready: tokio::sync::oneshot::Sender<()>,
 ) -> Result<std::collections::HashMap<String, Instant>> {
     let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
@@ -204,7 +287,7 @@ async fn see_bound(
                 }
             }
             Event::Apply(pod) => {
-                if pod.spec.is_some_and(|spec| spec.node_name.is_some()) {
+                if is_done(&pod) {
                     let name = pod.metadata.name.unwrap_or_default();
                     bound.entry(name).or_insert_with(Instant::now);
                 }

@@ -14,6 +14,8 @@ use anyhow::{Context, Result};
 mod cluster;
 /// `berth cri` beside containerd.
 mod cri;
+/// A cluster of two hosts.
+mod hosts;
 /// Pulling beside other tools.
 mod images;
 /// Runs contenders in turn and reduces their times.
@@ -65,6 +67,11 @@ const BENCHES: &[Bench] = &[
         name: "cluster",
         what: "how fast pods get nodes",
         run: cluster::run,
+    },
+    Bench {
+        name: "hosts",
+        what: "how soon a cluster runs a pod, and what it takes when it has nothing to do",
+        run: hosts::run,
     },
 ];
 

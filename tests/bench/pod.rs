@@ -113,7 +113,8 @@ pub fn run(section: &mut Section) -> Result<()> {
 }
 
 /// The program as it is shipped.
-fn berth() -> PathBuf {
+/// The release that `./x bench` built, or `BERTH`.
+pub fn berth() -> PathBuf {
     std::env::var_os("BERTH").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/berth/berth"),
         PathBuf::from,
