@@ -286,11 +286,9 @@ async fn see_done(
                     let _ = ready.send(());
                 }
             }
-            Event::Apply(pod) => {
-                if is_done(&pod) {
-                    let name = pod.metadata.name.unwrap_or_default();
-                    bound.entry(name).or_insert_with(Instant::now);
-                }
+            Event::Apply(pod) if is_done(&pod) => {
+                let name = pod.metadata.name.unwrap_or_default();
+                bound.entry(name).or_insert_with(Instant::now);
             }
             _ => {}
         }
