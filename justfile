@@ -32,7 +32,7 @@ referee RUNTIME:
 kubelet *ARGS:
     ./x kubelet {{ARGS}}
 
-# one suite on a machine with systemd and cgroup v2 only: just vm-test oci cgroups::
+# one suite on a machine with systemd and cgroup v2 only: just vm-test oci cgroups::, just vm-test cluster (two machines)
 vm-test *ARGS:
     ./x vm-test {{ARGS}}
 

@@ -15,6 +15,7 @@ use anyhow::{Result, anyhow, ensure};
 
 use crate::host::{Host, in_network_of};
 use crate::http::{self, Request};
+use crate::patience::stretched;
 
 /// How long a client waits for a connection, and for each piece of an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -51,10 +52,15 @@ impl Load {
     /// Begins to ask each target for its page `/` from inside a host, with a pause
     /// after each answer.
     pub fn start(host: &Host, targets: &[SocketAddr], pause: Duration) -> Load {
+        Load::start_in(host.pid(), targets, pause)
+    }
+
+    /// The same from inside the network of a process; our own's is this machine's.
+    pub fn start_in(pid: u32, targets: &[SocketAddr], pause: Duration) -> Load {
         let over = Arc::new(AtomicBool::new(false));
         let begun = Instant::now();
         let worker = |target: &SocketAddr| {
-            let (over, pid, target) = (over.clone(), host.pid(), *target);
+            let (over, target) = (over.clone(), *target);
             std::thread::spawn(move || {
                 in_network_of(pid, || {
                     let mut attempts = Vec::new();
@@ -159,9 +165,9 @@ fn ask(begun: Instant, target: SocketAddr) -> Attempt {
         target: "/",
         ..Request::default()
     };
-    let answer = TcpStream::connect_timeout(&target, PATIENCE)
+    let answer = TcpStream::connect_timeout(&target, stretched(PATIENCE))
         .map_err(anyhow::Error::from)
-        .and_then(|stream| http::exchange_within(PATIENCE, stream, &request))
+        .and_then(|stream| http::exchange_within(stretched(PATIENCE), stream, &request))
         .and_then(|response| {
             ensure!(response.status == 200, "status {}", response.status);
             Ok(response.text())

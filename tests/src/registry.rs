@@ -52,7 +52,15 @@ impl Registry {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Registry::start_on((Ipv4Addr::LOCALHOST, port).into(), access)
+    }
+
+    /// Starts one on an address of this machine, where others reach it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::start`].
+    pub fn start_on(address: SocketAddr, access: Access) -> Result<Registry> {
         start(Command::new("docker-registry"), address, access, None)
     }
 

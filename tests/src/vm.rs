@@ -9,11 +9,14 @@
 //! ```text
 //! packages ─▶ system::prepare ─▶ target/vm/KEY/{vmlinuz,initramfs,system.ext4}   kept
 //! cargo test --no-run ─▶ payload::pack ─▶ target/vm/run/payload.ext4             a call's
-//! both ─▶ guest::run ─▶ QEMU ─▶ berth-vm.service ─▶ the suite
-//!                         ├─ port 1: what the suite writes, by a file to our standard output
-//!                         ├─ port 2: "started", then "exit CODE"
-//!                         └─ serial: the console, to target/vm/run/console.log
+//! both ─▶ guest::run_one ─▶ QEMU ─▶ berth-vm.service ─▶ the suite
+//!                             ├─ port 1: what the suite writes, by a file to our standard output
+//!                             ├─ port 2: "started", then "exit CODE"
+//!                             └─ serial: the console, to target/vm/run/console.log
 //! ```
+//!
+//! The suite of a cluster runs in two guests that a wire joins (`guest::run_two`); all
+//! of a guest's files are in a folder of its name then.
 //!
 //! The system's disk is opened with `snapshot=on`: writes go to a file without a
 //! name that ends with QEMU, so every run begins with the same system. QEMU is
@@ -29,6 +32,8 @@ pub mod kernel;
 pub mod payload;
 /// The distribution's packages, as the first disk.
 pub mod system;
+/// The wire between two guests.
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,7 +1,8 @@
 //! `berth-vm [SUITE [WORDS…]]`: a suite, in a virtual machine with cgroup version 2 and systemd.
 //!
 //! `./x vm-test` installs what this needs and builds what the suites drive. WORDS go
-//! to the suite's program, as after `cargo test … --`.
+//! to the suite's program, as after `cargo test … --`. `cluster` is the suite `machines`
+//! in two guests on a wire.
 //!
 //! - `BERTH_VM_ACCEL=kvm|tcg` decides who executes; without it a trial does.
 //! - `RUNTIME_UNDER_TEST=berth-oci|runc|crun` asks one runtime only, as it does outside.
@@ -13,17 +14,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_tests::vm;
-use berth_tests::vm::guest::{self, Guest};
-use berth_tests::vm::payload::{self, Suite};
+use berth_tests::vm::guest::{self, Run};
+use berth_tests::vm::payload::{self, Programs, Suite};
 use berth_tests::vm::system;
+
+/// The suite that two guests on a wire run together.
+const MACHINES: &str = "machines";
 
 fn main() -> Result<ExitCode> {
     let mut words = std::env::args().skip(1);
     let name = words.next().unwrap_or_else(|| "oci".to_owned());
     ensure!(
         !name.starts_with('-'),
-        "usage: berth-vm [SUITE [WORDS…]], where SUITE is a file of tests/tests or runtime/tests"
+        "usage: berth-vm [SUITE [WORDS…]], where SUITE is a file of tests/tests or runtime/tests, or 'cluster' for two machines"
     );
+    let is_cluster = name == "cluster";
     ensure!(
         rustix::process::geteuid().is_root(),
         "a system is made of packages as root only"
@@ -39,20 +44,34 @@ fn main() -> Result<ExitCode> {
     fs::create_dir(&folder)?;
     let accelerator = guest::choose_accelerator(&system, &folder)?;
     let suite = Suite {
-        name,
+        name: if is_cluster {
+            MACHINES.to_owned()
+        } else {
+            name
+        },
+        programs: if is_cluster {
+            Programs::Installed
+        } else {
+            Programs::Debug
+        },
         words: words.collect(),
         slowness: accelerator.slowness(),
     };
     let payload = payload::pack(&suite, &folder)?;
     eprintln!("starting the virtual machine ({})", accelerator.name());
     let begun = Instant::now();
-    let outcome = guest::run(&Guest {
+    let run = Run {
         system: &system,
         payload: &payload,
         accelerator,
         limit,
         folder: &folder,
-    });
+    };
+    let outcome = if is_cluster {
+        guest::run_two(&run)
+    } else {
+        guest::run_one(&run)
+    };
     // The console's log stays, for whoever wants to know more.
     fs::remove_file(&payload)?;
     let code = outcome?;

@@ -1,7 +1,7 @@
-//! QEMU: its command line, its limits, and what it told.
+//! QEMU: its command line, its limits, and what it told. One guest, or two on a wire.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::system::System;
+use super::wire::{self, End};
 
 /// From QEMU's start to the suite's. Under emulation and on a busy machine a boot
 /// takes half a minute.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long a machine may take that does nothing but say that it lives.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// How long a guest may go on when another one has ended.
+const FAREWELL: Duration = Duration::from_secs(180);
+/// Between two looks at what guests do.
+const LOOK: Duration = Duration::from_millis(50);
 /// Lines of the console that an error shows.
 const LAST_LINES: usize = 40;
 
@@ -67,8 +72,8 @@ pub fn choose_accelerator(system: &System, folder: &Path) -> Result<Accelerator>
 }
 
 /// What is to be started, and for how long at most.
-#[derive(Debug, Clone)]
-pub struct Guest<'a> {
+#[derive(Debug)]
+pub struct Run<'a> {
     /// The system to start.
     pub system: &'a System,
     /// The disk with the suite.
@@ -77,55 +82,181 @@ pub struct Guest<'a> {
     pub accelerator: Accelerator,
     /// For the suite alone.
     pub limit: Duration,
-    /// For the console and whatever else is of this run.
+    /// For the consoles and whatever else is of this run.
     pub folder: &'a Path,
 }
 
-/// Runs the suite, whose words go to standard output; its exit code.
+/// Runs the suite in one guest, whose words go to standard output; its exit code.
 ///
 /// # Errors
 ///
 /// The machine did not start, or the suite took too long or did not tell how it
 /// ended. The message holds the console's last lines.
-pub fn run(guest: &Guest<'_>) -> Result<u8> {
-    let console = guest.folder.join("console.log");
-    let told = guest.folder.join("told");
-    let words = guest.folder.join("words");
-    for file in [&told, &words] {
-        File::create(file)?;
-    }
-    let mut words = File::open(words)?;
-    let mut qemu = Qemu(command(guest, &console).spawn().context("start QEMU")?);
-    let outcome = qemu
-        .wait_until(BOOT_LIMIT, || tells(&told, "started"))
+pub fn run_one(run: &Run<'_>) -> Result<u8> {
+    follow(run, vec![Guest::start(run, None)?])
+}
+
+/// Runs the suite in two guests on a wire, side by side; the worse of their exit codes.
+///
+/// # Errors
+///
+/// As [`run_one`], for each.
+pub fn run_two(run: &Run<'_>) -> Result<u8> {
+    let guests = wire::lay()?.into_iter();
+    let guests = guests.map(|end| Guest::start(run, Some(end)));
+    follow(run, guests.collect::<Result<_>>()?)
+}
+
+/// Sees guests through, from their start to the end of all.
+fn follow(run: &Run<'_>, mut guests: Vec<Guest>) -> Result<u8> {
+    until_all(&mut guests, BOOT_LIMIT, Guest::has_started)
         .context("the guest's suite did not start")
         .and_then(|()| {
-            let pass_on = || io::copy(&mut words, &mut io::stdout()).is_err();
-            qemu.wait_until(guest.limit, pass_on)
+            until_all(&mut guests, run.limit, Guest::has_ended)
                 .context("the guest's suite did not end")
         })
-        .and_then(|()| exit_code(&told));
-    // What came after the last look. Nobody may be listening any more.
-    let _ = io::copy(&mut words, &mut io::stdout());
-    outcome.with_context(|| format!("the console's last lines:\n{}", last_lines(&console)))
+        .and_then(|()| {
+            let codes = guests.iter().map(Guest::exit_code);
+            Ok(codes
+                .collect::<Result<Vec<u8>>>()?
+                .into_iter()
+                .max()
+                .unwrap_or(0))
+        })
+        .with_context(|| {
+            let lines = guests.iter().map(Guest::last_lines);
+            lines.collect::<Vec<String>>().join("\n")
+        })
+}
+
+/// Waits until something holds of all guests. They end together: one that has lost the
+/// others has [`FAREWELL`] left.
+fn until_all(
+    guests: &mut [Guest],
+    limit: Duration,
+    holds: fn(&mut Guest) -> Result<bool>,
+) -> Result<()> {
+    let mut first_end = None;
+    let deadline = Instant::now() + limit;
+    loop {
+        let mut all = true;
+        for guest in &mut *guests {
+            all &= holds(guest)?;
+            if guest.qemu.has_ended()? {
+                first_end.get_or_insert_with(Instant::now);
+            }
+        }
+        if all {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "no end within {limit:?}");
+        ensure!(
+            first_end.is_none_or(|ended| ended.elapsed() < FAREWELL),
+            "one guest has ended, and another has not within {FAREWELL:?}"
+        );
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A guest that was started.
+struct Guest {
+    qemu: Qemu,
+    /// How its words begin, where there are several guests.
+    prefix: String,
+    /// What its suite writes, as far as it was not passed on.
+    words: BufReader<File>,
+    /// A line whose end has not come yet.
+    line: Vec<u8>,
+    told: PathBuf,
+    console: PathBuf,
+}
+
+impl Guest {
+    fn start(run: &Run<'_>, end: Option<End>) -> Result<Guest> {
+        let (folder, prefix) = match &end {
+            Some(end) => (run.folder.join(end.name()), format!("{}: ", end.name())),
+            None => (run.folder.to_owned(), String::new()),
+        };
+        fs::create_dir_all(&folder)?;
+        let (console, told) = (folder.join("console.log"), folder.join("told"));
+        let words = folder.join("words");
+        for file in [&told, &words] {
+            File::create(file)?;
+        }
+        let qemu = command(run, &folder, end).spawn().context("start QEMU")?;
+        Ok(Guest {
+            qemu: Qemu(qemu),
+            prefix,
+            words: BufReader::new(File::open(words)?),
+            line: Vec::new(),
+            told,
+            console,
+        })
+    }
+
+    fn has_started(&mut self) -> Result<bool> {
+        Ok(tells(&self.told, "started") || self.qemu.has_ended()?)
+    }
+
+    /// Whether the machine has ended. What the suite wrote is passed on.
+    fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.qemu.has_ended()?;
+        // Nobody may be listening any more.
+        let _ = self.pass_on(ended);
+        Ok(ended)
+    }
+
+    /// Passes whole lines on, and at the end what is there. Lines, for several guests
+    /// write at once.
+    fn pass_on(&mut self, is_over: bool) -> io::Result<()> {
+        let mut output = io::stdout().lock();
+        loop {
+            let count = self.words.read_until(b'\n', &mut self.line)?;
+            let is_whole = self.line.ends_with(b"\n") || (is_over && !self.line.is_empty());
+            if is_whole {
+                output.write_all(self.prefix.as_bytes())?;
+                output.write_all(&self.line)?;
+                self.line.clear();
+            }
+            if count == 0 {
+                return output.flush();
+            }
+        }
+    }
+
+    fn exit_code(&self) -> Result<u8> {
+        exit_code(&self.told)
+    }
+
+    fn last_lines(&self) -> String {
+        format!(
+            "{}the console's last lines:\n{}",
+            self.prefix,
+            last_lines(&self.console)
+        )
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // What a suite wrote that did not come to its end.
+        let _ = self.pass_on(true);
+    }
 }
 
 /// QEMU as a process; ended where it has not ended by itself.
 struct Qemu(Child);
 
 impl Qemu {
-    /// Waits for QEMU's end, or until something else holds.
-    fn wait_until(&mut self, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        while !holds() {
-            if let Some(status) = self.0.try_wait()? {
+    /// Whether it has ended, which must be by itself.
+    fn has_ended(&mut self) -> Result<bool> {
+        match self.0.try_wait()? {
+            Some(status) => {
                 ensure!(status.success(), "QEMU failed: {status}");
-                return Ok(());
+                Ok(true)
             }
-            ensure!(Instant::now() < deadline, "no end within {limit:?}");
-            std::thread::sleep(Duration::from_millis(50));
+            None => Ok(false),
         }
-        Ok(())
     }
 }
 
@@ -137,28 +268,33 @@ impl Drop for Qemu {
     }
 }
 
-fn command(guest: &Guest<'_>, console: &Path) -> Command {
-    let mut command = machine(guest.accelerator, guest.system, console);
+fn command(run: &Run<'_>, folder: &Path, end: Option<End>) -> Command {
+    let mut command = machine(run.accelerator, run.system, &folder.join("console.log"));
     let disk = |file: &Path, option: &str| {
         format!("file={},if=virtio,format=raw,{option}", file.display())
     };
+    // The check of the timer waits for ticks that come late where the host has other
+    // things to do, and then finds the timer broken.
+    let mut kernel_words = "console=ttyS0 panic=-1 mitigations=off no_timer_check loglevel=4 \
+                            systemd.show_status=0"
+        .to_owned();
+    if let Some(end) = &end {
+        kernel_words = format!("{kernel_words} {}", end.kernel_words());
+    }
     command
         // Where the disk's snapshot goes, which has no name.
-        .env("TMPDIR", guest.folder)
-        .args([
-            "-append",
-            "console=ttyS0 panic=-1 mitigations=off loglevel=4 systemd.show_status=0",
-        ])
+        .env("TMPDIR", folder)
+        .args(["-append", &kernel_words])
         .args([
             "-drive",
-            &disk(&guest.system.disk(), "snapshot=on,cache=unsafe"),
+            &disk(&run.system.disk(), "snapshot=on,cache=unsafe"),
         ])
-        .args(["-drive", &disk(guest.payload, "readonly=on")])
+        .args(["-drive", &disk(run.payload, "readonly=on")])
         .args(["-device", "virtio-serial-pci"])
         .stdin(Stdio::null());
     for (number, name) in [(1, "words"), (2, "told")] {
         // Files, for a terminal or a pipe that has no reader would stop the guest.
-        let file = guest.folder.join(name);
+        let file = folder.join(name);
         command
             .args([
                 "-chardev",
@@ -168,6 +304,11 @@ fn command(guest: &Guest<'_>, console: &Path) -> Command {
                 "-device",
                 &format!("virtserialport,nr={number},chardev={name}"),
             ]);
+    }
+    // Behind the ports: the guest counts all of virtio's devices, and `vport0p1` is a port
+    // of the first one.
+    if let Some(end) = end {
+        command.args(end.device()).stdin(end.socket);
     }
     command
 }
@@ -217,9 +358,17 @@ fn lives(system: &System, folder: &Path) -> Result<bool> {
         .stderr(Stdio::null())
         .spawn()
         .context("start QEMU")?;
-    // A failure is an answer too.
-    let ended = Qemu(child).wait_until(PROBE_LIMIT, || false);
-    Ok(ended.is_ok() && tells(&console, "berth-vm: alive"))
+    let mut qemu = Qemu(child);
+    let deadline = Instant::now() + PROBE_LIMIT;
+    while Instant::now() < deadline {
+        // A failure is an answer too.
+        match qemu.has_ended() {
+            Ok(false) => std::thread::sleep(LOOK),
+            Ok(true) => return Ok(tells(&console, "berth-vm: alive")),
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 fn tells(file: &Path, word: &str) -> bool {

@@ -13,18 +13,41 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-use super::{pack_ext4, workspace};
+use super::{pack_ext4, wire, workspace};
 
-/// Programs of the workspace that suites start.
-const PROGRAMS: &[&str] = &["berth", "berth-oci", "berth-attach", "berth-fixture"];
+/// Programs that suites start, of cargo's own build.
+const DEBUG: &[&str] = &[
+    "target/debug/berth",
+    "target/debug/berth-oci",
+    "target/debug/berth-attach",
+    "target/debug/berth-fixture",
+];
+/// What `./x install` takes, and kubectl for whoever has built it.
+const INSTALLED: &[&str] = &[
+    "x",
+    "target/berth/berth",
+    "target/berth/berth-oci",
+    "target/kubelet/kubectl",
+];
 /// Folders of the workspace that suites read.
-const READ: &[&str] = &["docs", "examples", "tests"];
+const READ: &[&str] = &["docs", "examples", "systemd", "tests"];
+
+/// Which programs of ours a suite starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programs {
+    /// Those that cargo builds for tests; the runtime as it is shipped.
+    Debug,
+    /// Those that `./x build` makes and the suite installs by `./x install`.
+    Installed,
+}
 
 /// What is to run in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suite {
     /// The name of a test target, such as `oci`.
     pub name: String,
+    /// Which programs it starts.
+    pub programs: Programs,
     /// Words for the test's program, such as a part of cases' names.
     pub words: Vec<String>,
     /// How much longer than on a real machine a case may take.
@@ -44,13 +67,19 @@ pub fn pack(suite: &Suite, folder: &Path) -> Result<PathBuf> {
         copy_tree(&workspace().join(name), &tree.join(name))?;
     }
     link(&program, &tree)?;
-    for name in PROGRAMS {
-        let built = workspace().join("target/debug").join(name);
+    let programs = match suite.programs {
+        Programs::Debug => DEBUG,
+        Programs::Installed => INSTALLED,
+    };
+    for name in programs {
+        let built = workspace().join(name);
         if built.exists() {
             link(&built, &tree)?;
         }
     }
-    take_static_runtime(&tree)?;
+    if suite.programs == Programs::Debug {
+        take_static_runtime(&tree)?;
+    }
     fs::write(staged.join("run"), script(suite, &program))?;
     let image = folder.join("payload.ext4");
     pack_ext4(&staged, &image, size_mib(&staged)? * 5 / 4 + 32)?;
@@ -91,13 +120,14 @@ echo started >/dev/vport0p2
 mkdir -p {workspace}
 mount --bind /payload/workspace {workspace}
 cd {workspace}/tests
-export HOME=/root BERTH_TEST_SLOWNESS={slowness} PATH={workspace}/target/debug:$PATH
+{wire}export HOME=/root BERTH_TEST_SLOWNESS={slowness} PATH={workspace}/target/debug:$PATH
 {asked}
 {program} {words}
 echo \"exit $?\" >/dev/vport0p2
 ",
         workspace = quoted(&workspace().display().to_string()),
         slowness = suite.slowness,
+        wire = wire::script(),
         asked = match std::env::var("RUNTIME_UNDER_TEST") {
             Ok(runtime) => format!("export RUNTIME_UNDER_TEST={}", quoted(&runtime)),
             Err(_) => String::new(),
@@ -165,7 +195,7 @@ fn size_mib(folder: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Suite, executable, script};
+    use super::{Programs, Suite, executable, script};
     use std::path::Path;
 
     #[test]
@@ -184,6 +214,7 @@ noise
     fn words_reach_the_suite_as_they_are() {
         let suite = Suite {
             name: "oci".to_owned(),
+            programs: Programs::Debug,
             words: vec!["a'b c".to_owned(), "--exact".to_owned()],
             slowness: 3,
         };
