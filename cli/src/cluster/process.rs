@@ -58,13 +58,16 @@ impl Started {
     pub fn failure(&mut self, places: &Places) -> Result<Option<String>> {
         match self {
             Started::Unit => {
-                let state = systemctl(&["is-failed", UNIT]);
-                Ok(state.is_ok().then(|| format!("see 'journalctl -u {UNIT}'")))
+                // systemd starts it again and again, so it is hardly ever seen as failed.
+                let again = systemctl(&["show", "--property=NRestarts", "--value", UNIT]);
+                let ended = again.is_ok_and(|count| count.trim() != "0")
+                    || systemctl(&["is-failed", UNIT]).is_ok();
+                Ok(ended.then(|| format!("it ended\n{}", journal())))
             }
             Started::Child(child) => {
                 let ended = child.try_wait().context("wait for the node's process")?;
                 Ok(ended.map(|status| {
-                    let words = last_words(&places.log());
+                    let words = log_end(&places.log());
                     format!("it ended with {status}\n{words}")
                 }))
             }
@@ -79,6 +82,8 @@ impl Started {
 /// It cannot be started.
 pub fn start(settings: &Settings, places: &Places) -> Result<Started> {
     if is_systemd_in_charge(settings, places) {
+        // Counts its ends from here on. One that it does not know has none.
+        let _ = systemctl(&["reset-failed", UNIT]);
         systemctl(&["enable", "--now", "--no-block", UNIT])
             .map_err(|words| Error::new(format!("start {UNIT}: {words}")))?;
         return Ok(Started::Unit);
@@ -127,8 +132,16 @@ pub async fn stop(settings: &Settings, places: &Places, patience: Duration) -> R
         })
 }
 
-/// The end of what the process said.
-pub fn last_words(log: &Path) -> String {
+/// The end of what the node's process said, and where the rest is.
+pub fn last_words(settings: &Settings, places: &Places) -> String {
+    if is_systemd_in_charge(settings, places) {
+        journal()
+    } else {
+        log_end(&places.log())
+    }
+}
+
+fn log_end(log: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();
@@ -141,6 +154,16 @@ pub fn last_words(log: &Path) -> String {
     let lines: Vec<&str> = text.lines().rev().take(8).collect();
     let lines: Vec<&str> = lines.into_iter().rev().collect();
     format!("{}\nall of it: {}", lines.join("\n"), log.display())
+}
+
+/// The end of what the unit's process said.
+fn journal() -> String {
+    let said = output_of(
+        "journalctl",
+        &["--unit", UNIT, "--lines=8", "--output=cat", "--no-pager"],
+    );
+    let said = said.unwrap_or_else(|words| words);
+    format!("{}\nall of it: journalctl -u {UNIT}", said.trim_end())
 }
 
 fn open_log(path: &Path) -> Result<File> {
@@ -165,14 +188,19 @@ fn is_systemd_in_charge(settings: &Settings, places: &Places) -> bool {
         && systemctl(&["cat", UNIT]).is_ok()
 }
 
-fn systemctl(words: &[&str]) -> std::result::Result<(), String> {
-    let output = Command::new("systemctl")
+fn systemctl(words: &[&str]) -> std::result::Result<String, String> {
+    output_of("systemctl", words)
+}
+
+/// What a program wrote, or its complaint.
+fn output_of(program: &str, words: &[&str]) -> std::result::Result<String, String> {
+    let output = Command::new(program)
         .args(words)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }

@@ -196,7 +196,7 @@ pub async fn start_and_wait(
         "node {} is not ready after {} seconds: {last}\n{}",
         file.name,
         patience.as_secs(),
-        process::last_words(&places.log())
+        process::last_words(settings, places)
     )))
 }
 
