@@ -28,6 +28,10 @@ const CHAPTERS: &[(&str, fn(&Pair))] = &[
         "berth is installed where systemd owns cgroup version 2",
         install,
     ),
+    (
+        "a node that cannot start says why and leaves nothing",
+        fail_to_begin,
+    ),
     ("systemd starts both nodes", begin),
     (
         "a deployment and two single pods run on both machines",
@@ -70,6 +74,27 @@ fn install(pair: &Pair) {
         let state = pair.output(place, &["systemctl", "is-enabled", "berth-node"], "");
         assert_eq!(state.stdout, "disabled\n", "on {place:?}: {}", state.stderr);
     }
+}
+
+fn fail_to_begin(pair: &Pair) {
+    let folder = "/etc/systemd/system/berth-node.service.d";
+    let broken = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo no luck today; exit 3'\n";
+    pair.write(One, &format!("{folder}/broken.conf"), broken);
+    pair.run(One, &["systemctl", "daemon-reload"]);
+    let address = pair.address(One).to_string();
+    let words = ["berth", "cluster", "init", "--advertise-addr", &address];
+    let said = pair.output(One, &words, "");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("no luck today"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("nothing was left behind"),
+        "{}",
+        said.stderr
+    );
+    pair.run(One, &["rm", "-r", folder]);
+    pair.run(One, &["systemctl", "daemon-reload"]);
+    let state = pair.output(One, &["systemctl", "is-enabled", "berth-node"], "");
+    assert_eq!(state.stdout, "disabled\n", "{}", state.stderr);
 }
 
 fn begin(pair: &Pair) {
