@@ -22,8 +22,11 @@ const CUT: Duration = Duration::from_secs(15);
 /// The port of the example's Service on all nodes.
 const PORT: u16 = 30080;
 
+/// A title, and what happens.
+type Chapter = (&'static str, fn(&Pair));
+
 /// The story, in its order.
-const CHAPTERS: &[(&str, fn(&Pair))] = &[
+const CHAPTERS: &[Chapter] = &[
     (
         "berth is installed where systemd owns cgroup version 2",
         install,
@@ -183,12 +186,22 @@ fn spread_pods(pair: &Pair) {
             address_of(pair, &name).map(drop)
         });
     }
-    let nodes: BTreeSet<String> = web_pods(pair)
-        .unwrap()
-        .into_iter()
-        .map(|pod| pod.node)
-        .collect();
-    assert_eq!(nodes.len(), 2, "replicas are on {nodes:?}");
+    spread_replicas(pair);
+}
+
+/// Sees that both machines have a replica. One that was not ready for a moment, as happens
+/// under emulation, was left out, and is not when all are made anew.
+fn spread_replicas(pair: &Pair) {
+    pair.until("both machines have a replica", PATIENCE, || {
+        let pods = web_pods(pair)?;
+        let nodes: BTreeSet<&String> = pods.iter().map(|pod| &pod.node).collect();
+        if nodes.len() < 2 {
+            pair.berth(&["rollout", "restart", "deployment/web"]);
+            rolled_out(pair);
+        }
+        ensure!(nodes.len() == 2, "replicas are on {nodes:?}");
+        Ok(())
+    });
 }
 
 /// The example of a service, as it is for users, with a version for its page.
@@ -445,14 +458,7 @@ fn drain(pair: &Pair) {
     pair.ask(One, &format!("{}:{PORT}", pair.address(Two)))
         .unwrap();
     pair.berth(&["uncordon", "two"]);
-    // A restart spreads them again.
-    pair.berth(&["rollout", "restart", "deployment/web"]);
-    rolled_out(pair);
-    pair.until("a replica is on two", PATIENCE, || {
-        let pods = web_pods(pair)?;
-        ensure!(pods.iter().any(|pod| pod.node == "two"), "{pods:?}");
-        Ok(())
-    });
+    spread_replicas(pair);
 }
 
 fn cut_wire(pair: &Pair) {
