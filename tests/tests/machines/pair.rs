@@ -126,8 +126,9 @@ impl Pair {
         let outcome = self.output(place, words, "");
         ensure!(
             outcome.code == Some(0),
-            "{} on {place:?}: {}{}",
+            "{} on {place:?}: {:?} {}{}",
             words.join(" "),
+            outcome.code,
             outcome.stdout,
             outcome.stderr
         );

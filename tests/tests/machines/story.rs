@@ -230,7 +230,7 @@ fn rolled_out(pair: &Pair) {
     }
 }
 
-/// A pod of the service that is not ending.
+/// A pod of the service that serves and is not ending.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct WebPod {
     name: String,
@@ -242,7 +242,7 @@ fn web_pods(pair: &Pair) -> Result<Vec<WebPod>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let pods = pair.objects(&["pods", "-l", "app=web"])?.into_iter();
     let mut pods: Vec<WebPod> = pods
-        .filter(|pod| pod["status"]["phase"] == "Running")
+        .filter(|pod| pod["status"]["containerStatuses"][0]["ready"] == true)
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .map(|pod| WebPod {
             name: text(&pod["metadata"]["name"]),
@@ -295,15 +295,20 @@ fn bound_pods(pair: &Pair) {
 }
 
 fn reach_each_other(pair: &Pair) {
-    let pods = web_pods(pair).unwrap();
     let service = pair.objects(&["service", "web"]).unwrap();
     let service = service[0]["spec"]["clusterIP"].as_str().unwrap().to_owned();
     for place in BOTH {
         let single = format!("single-{}", place.name());
-        for pod in &pods {
-            let page = fetch(pair, &single, &pod.address).unwrap();
-            assert_eq!(page.trim(), format!("version 1 on {}", pod.node));
-        }
+        pair.until(&format!("all pods answer {single}"), PATIENCE, || {
+            for pod in web_pods(pair)? {
+                let page = fetch(pair, &single, &pod.address)?;
+                ensure!(
+                    page.trim() == format!("version 1 on {}", pod.node),
+                    "{page:?}"
+                );
+            }
+            Ok(())
+        });
         for address in ["web", "web.default.svc.cluster.local", &service] {
             pair.until(&format!("{address} answers {single}"), PATIENCE, || {
                 let page = fetch(pair, &single, address)?;
