@@ -491,7 +491,11 @@ spec:
     world.apply(by, &web(2)).unwrap();
     world.until_running(by, "app=web", 2);
     is_ready(NODE);
-    assert!(!world.connected_to(NODE).contains(&frozen));
+    cluster.until("the node has left the frozen server", PATIENCE, || {
+        let connected = world.connected_to(NODE);
+        ensure!(!connected.contains(&frozen), "it speaks to {connected:?}");
+        Ok(())
+    });
     let four_hundred = || {
         let (names, _) = world.pods(by, "app=storm")?;
         ensure!(names.len() == 400, "{}", names.len());

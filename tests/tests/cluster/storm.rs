@@ -148,6 +148,15 @@ fn a_thousand_pods_come_and_go_though_the_server_is_killed() {
     cluster.kubectl(&["rollout", "status", "daemonset/first", "--timeout=100s"]);
     cluster.kubectl(&["delete", "daemonset/first"]);
     until_empty(&cluster);
+    // The network writes what it knows some time after it learned it.
+    for index in [1, 2] {
+        let known = cluster.host(index).data_dir();
+        let known = known.join("node/network/cluster.json");
+        cluster.until("the network has written its state", PATIENCE, || {
+            ensure!(known.exists(), "{} is missing", known.display());
+            Ok(())
+        });
+    }
     let sweeps = [1, 2].map(|index| {
         let host = cluster.host(index);
         (host, Sweep::before(host).unwrap())

@@ -1,7 +1,7 @@
 //! Streams by the real kubectl, through the API to the agent and the runtime.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -85,10 +85,17 @@ fn attach(world: &World) -> Result<()> {
     output.read_line(&mut line)?;
     ensure!(line == "over there\n", "{line:?}");
     // Its input stays open for the next one: only this client goes.
-    child.kill()?;
-    child.wait()?;
+    end(&mut child)?;
     let log = world.prints(&["logs", "streams", "-c", "echo"])?;
     ensure!(log == "begun\nover there\n", "{log:?}");
+    Ok(())
+}
+
+/// Ends a kubectl that would go on: `timeout`, around it, passes the signal on.
+fn end(child: &mut Child) -> Result<()> {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    child.wait()?;
     Ok(())
 }
 
@@ -152,8 +159,7 @@ fn forward(world: &World) -> Result<()> {
         let page = world.machine.host().get_within(LIMIT, address, "/")?;
         ensure!(page.text().contains("Welcome to nginx!"), "{}", page.text());
     }
-    child.kill()?;
-    child.wait()?;
+    end(&mut child)?;
     ensure!(drain.join().is_ok());
     Ok(())
 }

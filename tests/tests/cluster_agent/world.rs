@@ -381,7 +381,7 @@ impl World {
     pub fn kubectl(&self, words: &[&str]) -> Result<Command> {
         let mut command = self.machine.host().command("timeout");
         command
-            .args(["--foreground", "120"])
+            .args(["--foreground", "--kill-after=10", "120"])
             .arg(kubectl_program()?);
         command.args(["--server", &format!("http://{}", self.address)]);
         command.args(words).env_remove("KUBECONFIG");
