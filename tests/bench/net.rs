@@ -345,18 +345,18 @@ fn iperf(from: &Host, to: &Host, path: &[End; 2]) -> Result<f64> {
         .context("iperf3 is missing")?;
     let mut client = inside(from, &path[0]);
     client.args(["-J", "-t", SECONDS, "-c", &path[1].address]);
-    let mut text = String::new();
+    // Its server may not listen yet; a report in JSON succeeds even if there is no server.
+    let mut report = serde_json::Value::Null;
     for _ in 0..100 {
         let output = client.output()?;
-        text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
+        report = serde_json::from_slice(&output.stdout).context("iperf3's report")?;
+        if report["error"].is_null() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let _ = server.kill();
     let _ = server.wait();
-    let report: serde_json::Value = serde_json::from_str(&text).context("iperf3's report")?;
     let rate = &report["end"]["sum_received"]["bits_per_second"];
     rate.as_f64()
         .with_context(|| format!("iperf3: {}", report["error"]))
@@ -382,7 +382,7 @@ fn whole_table(host: &Host) -> Result<std::path::PathBuf> {
             service_address(number)
         )?;
     }
-    text.push_str("10.211.0.1 . tcp . 80 . 0x0 : 10.210.9.9 . 80 } }\nchain pick { } }\n");
+    text.push_str("10.211.0.1 . tcp . 80 . 0x0 : 10.210.9.9 . 80 } }\nchain pick { }\n}\n");
     let path = host.work_dir().join("whole.nft");
     fs::write(&path, text)?;
     Ok(path)
