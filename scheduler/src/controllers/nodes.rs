@@ -12,7 +12,7 @@
 //!
 //! A silence of all nodes at once is more likely our own deafness: the store took no writes (its
 //! disk is full, say), or this process stood still. Then a lease of our own is written first, and
-//! nodes have a renewal's time from when that succeeded: see [`deafness`].
+//! nodes have a renewal's time from when writes are taken again: see [`deafness`].
 //!
 //! A node that does not answer may still run its pods: only the network may be gone. Evicting
 //! them lets others run elsewhere, so for a while both can. Who needs at most one must say so by

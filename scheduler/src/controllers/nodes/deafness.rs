@@ -4,14 +4,15 @@
 //!   somebody was heard just now ─────────────────────▶ a silent node is silent
 //!   nobody at all ─▶ write a lease of our own
 //!                       ├─ refused: nobody can be heard, ask again later
-//!                       └─ taken:   wait a renewal's time ─▶ still nobody: all are silent
+//!                       └─ taken:   wait a renewal's time ─▶ who is silent still is silent
 //! ```
 //!
 //! The order matters: leases that could not be renewed while the disk was full are renewed
 //! within two seconds after there is room again, and a judgement must not be the first
-//! thing that is written then.
+//! thing that is written then. Nor the second: the first node that is heard again shows that
+//! writes are taken, not that the others have had their time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,31 +35,46 @@ pub enum Doubt {
     Wait,
 }
 
-/// When a write of our own was taken, while nobody was heard.
+/// Whether nobody was heard, and since when somebody could be.
 #[derive(Debug, Default)]
-pub struct Deafness(Mutex<Option<Instant>>);
+pub struct Deafness(Mutex<State>);
+
+#[derive(Debug, Default, Clone, Copy)]
+enum State {
+    #[default]
+    Hearing,
+    /// Nobody was heard at this time, and no write of ours was taken since.
+    Deaf(Instant),
+    /// Writes are taken again since then.
+    Waiting(Instant),
+}
 
 impl Deafness {
     /// What to do about a silence; `patience` is how long a node may take to be heard once
     /// writes are taken.
     pub fn doubt(&self, others_heard: bool, patience: Duration, now: Instant) -> Doubt {
-        let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if others_heard {
-            *answered = None;
-            return Doubt::None;
-        }
-        match *answered {
-            None => Doubt::Ask,
-            Some(at) if now.duration_since(at) < patience => Doubt::Wait,
-            // An answer of long ago says nothing of what lies between.
-            Some(at) if now.duration_since(at) > patience * 2 => Doubt::Ask,
-            Some(_) => Doubt::None,
-        }
+        let mut state = self.lock();
+        // What was found long ago says nothing of what lies between.
+        let fresh = |at: Instant| now.duration_since(at) <= patience * 2;
+        let (next, doubt) = match *state {
+            State::Waiting(since) if now.duration_since(since) < patience => (*state, Doubt::Wait),
+            State::Deaf(at) if others_heard && fresh(at) => (State::Waiting(now), Doubt::Wait),
+            _ if others_heard => (State::Hearing, Doubt::None),
+            State::Waiting(since) if fresh(since) => (*state, Doubt::None),
+            _ => (State::Deaf(now), Doubt::Ask),
+        };
+        *state = next;
+        doubt
     }
 
     /// Notes that a write was taken.
     pub fn answered(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.lock() = State::Waiting(now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A plain value is whole after every step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,9 +118,24 @@ mod tests {
         assert_eq!(deafness.doubt(false, patience, at(10)), Doubt::Wait);
         assert_eq!(deafness.doubt(false, patience, at(11)), Doubt::None);
         assert_eq!(deafness.doubt(false, patience, at(20)), Doubt::Ask);
-        // Who was heard in between ends the doubt, and the next begins anew.
+        // The first that is heard again does not make the others silent.
         deafness.answered(at(20));
-        assert_eq!(deafness.doubt(true, patience, at(21)), Doubt::None);
-        assert_eq!(deafness.doubt(false, patience, at(22)), Doubt::Ask);
+        assert_eq!(deafness.doubt(true, patience, at(21)), Doubt::Wait);
+        assert_eq!(deafness.doubt(true, patience, at(22)), Doubt::None);
+    }
+
+    #[test]
+    fn who_is_heard_before_we_could_write_gives_the_others_their_time() {
+        let (deafness, start) = (Deafness::default(), Instant::now());
+        let patience = Duration::from_secs(2);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        // Refused, and then a node was quicker than our next try.
+        assert_eq!(deafness.doubt(false, patience, at(0)), Doubt::Ask);
+        assert_eq!(deafness.doubt(true, patience, at(1)), Doubt::Wait);
+        assert_eq!(deafness.doubt(true, patience, at(2)), Doubt::Wait);
+        assert_eq!(deafness.doubt(true, patience, at(3)), Doubt::None);
+        // A deafness of long ago is over.
+        assert_eq!(deafness.doubt(false, patience, at(10)), Doubt::Ask);
+        assert_eq!(deafness.doubt(true, patience, at(90)), Doubt::None);
     }
 }
