@@ -274,5 +274,15 @@ pub fn differs(one: &NodeStatus, other: &NodeStatus) -> bool {
     timeless(one) != timeless(other)
 }
 
+/// Whether a Node says that nothing is known of it.
+pub fn is_doubted(node: &Node) -> bool {
+    let status = node.status.as_ref();
+    let mut conditions = status
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
+}
+
 #[cfg(test)]
 mod tests;

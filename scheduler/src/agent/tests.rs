@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     run,
-    settings::{AgentConfig, Pressure},
+    settings::{AgentConfig, Periods, Pressure},
 };
 use crate::pod::{
     settings::Backoff,
@@ -81,8 +81,14 @@ impl Scene {
     }
 
     fn start(&mut self) {
+        self.begin(|_| {});
+    }
+
+    /// Starts the agent with other periods.
+    fn begin(&mut self, change: impl FnOnce(&mut Periods)) {
         self.shutdown = CancellationToken::new();
-        let (client, config) = (self.server.client(), self.config());
+        let (client, mut config) = (self.server.client(), self.config());
+        change(&mut config.periods);
         let (node, shutdown) = (self.node.clone(), self.shutdown.clone());
         self.running = Some(tokio::spawn(async move {
             run(client, node, config, shutdown).await.unwrap();
@@ -244,6 +250,24 @@ async fn what_others_say_of_a_pod_is_put_right() {
         (ready(&pod["status"]) == "True").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_doubt_of_the_node_is_answered_at_once() {
+    let mut scene = Scene::new();
+    scene.kill().await;
+    scene.server.delete(NODE);
+    scene.begin(|periods| periods.node = Duration::from_secs(3600));
+    let ready = || {
+        let node = scene.server.get(NODE)?;
+        let conditions = node["status"]["conditions"].as_array()?.clone();
+        let ready = conditions.iter().find(|one| one["type"] == "Ready")?;
+        (ready["status"] == "True").then_some(())
+    };
+    eventually("the node is ready", ready).await;
+    let doubt = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    scene.server.merge(NODE, &doubt);
+    eventually("the node is ready again", ready).await;
 }
 
 #[tokio::test]

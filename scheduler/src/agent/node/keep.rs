@@ -15,7 +15,9 @@ use tokio::{sync::watch, time::Instant};
 use tonic::Code;
 use tracing::{info, warn};
 
-use super::{differs, observe, observe::RuntimeName, plan_labels, plan_node, plan_status};
+use super::{
+    differs, is_doubted, observe, observe::RuntimeName, plan_labels, plan_node, plan_status,
+};
 use crate::agent::{FIELD_MANAGER, is_conflict, is_not_found, settings::AgentConfig};
 use crate::waits::{Waits, WatchWaits};
 
@@ -100,12 +102,17 @@ impl NodeKeeper {
             .await
     }
 
-    /// Tells the node's status when it changed, and now and then anyway.
-    pub async fn keep(self, node: OwnNode) {
+    /// Tells the node's status when it changed, at once when the cluster doubts that the node
+    /// lives, and now and then anyway.
+    pub async fn keep(self, mut node: OwnNode) {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut written = Instant::now();
         loop {
-            tokio::time::sleep(self.config.periods.node).await;
+            let next = tokio::time::sleep(self.config.periods.node);
+            tokio::select! {
+                () = next => {}
+                () = self.until_doubted(&mut node) => {}
+            }
             let seen = observe::observe(&self.service, &self.config, &self.runtime).await;
             let Some(current) = node.borrow().clone() else {
                 continue;
@@ -127,6 +134,21 @@ impl NodeKeeper {
                 Err(error) => warn!(%error, "the node's status was not written"),
             }
         }
+    }
+
+    /// Waits until somebody writes that nothing is known of this node. Its pods are moved
+    /// elsewhere within seconds of that.
+    async fn until_doubted(&self, node: &mut OwnNode) {
+        while node.changed().await.is_ok() {
+            let doubted = node.borrow_and_update().as_deref().is_some_and(is_doubted);
+            if doubted {
+                // Two who disagree must not write as fast as they can.
+                tokio::time::sleep(self.config.periods.retry.0).await;
+                return;
+            }
+        }
+        // Nobody follows the Node any more.
+        std::future::pending().await
     }
 
     /// Follows the node's Node for ever.
