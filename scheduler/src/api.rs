@@ -15,7 +15,10 @@ use std::{
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::store::{Expected, SharedStore, StoreError};
+use crate::{
+    placement::priority,
+    store::{Expected, SharedStore, StoreError},
+};
 
 /// What every object passes on its way into the store.
 pub mod admit;
@@ -284,10 +287,7 @@ fn system_objects() -> Vec<(&'static str, &'static str, Value)> {
         .map(|name| ("", "namespaces", json!({ "metadata": { "name": name } })))
         .into_iter()
         .collect();
-    for (name, value) in [
-        ("system-cluster-critical", 2_000_000_000),
-        ("system-node-critical", 2_000_001_000),
-    ] {
+    for (name, value) in priority::BUILT_IN {
         let class = json!({ "metadata": { "name": name }, "value": value });
         objects.push(("scheduling.k8s.io", "priorityclasses", class));
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use berth_cri::service::CriService;
-use berth_scheduler::pod::volumes::teardown::remove_volumes;
+use berth_scheduler::pod::{plan::names, volumes::teardown::remove_volumes};
 use clap::Args;
 
 use super::stop::{choose, report, stop};
@@ -121,7 +121,7 @@ fn remove_rest(settings: &Settings, namespace: &str, name: &str, uid: &str) -> R
         remove_tree(
             &settings
                 .logs_dir()
-                .join(format!("{namespace}_{name}_{uid}")),
+                .join(names::log_directory(namespace, name, uid)),
         )?;
     }
     WorkerFiles::new(&settings.workers_dir(), namespace, name).remove()

@@ -13,10 +13,10 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::eviction::CRITICAL;
 use crate::{
     demands,
     manifest::quantity,
+    placement::priority::CRITICAL,
     pod::plan::resources::{self, QosClass},
 };
 

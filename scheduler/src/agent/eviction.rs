@@ -13,7 +13,7 @@
 //!
 //! Read more: "Node-pressure Eviction" in the Kubernetes documentation.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_cri::v1;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,13 +21,11 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{admission, node::observe, pods::Shared, tidy};
+use crate::placement::priority::CRITICAL;
 use crate::pod::{plan::names, volumes::empty_dir};
 
 /// How long a pod may take to be gone before the next one is looked for.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// From this priority on a pod belongs to the cluster itself and stays
-/// (`system-cluster-critical`).
-pub const CRITICAL: i32 = 2_000_000_000;
 
 /// A pod that is to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,20 +168,10 @@ fn usage(stats: &v1::ContainerStats, resource: Resource) -> u64 {
 async fn measure_files(shared: &Arc<Shared>, pod: &Pod) -> u64 {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let uid = text(&pod.metadata.uid);
-    let logs = format!(
-        "{}_{}_{uid}",
-        text(&pod.metadata.namespace),
-        text(&pod.metadata.name)
-    );
-    let places: [PathBuf; 2] = [
-        shared.config.volumes_dir().join(uid),
-        shared.config.logs_dir.join(logs),
-    ];
-    let measured = tokio::task::spawn_blocking(move || {
-        let usage = |path: &PathBuf| empty_dir::observe_usage_bytes(path).unwrap_or(0);
-        places.iter().map(usage).sum()
-    });
-    measured.await.unwrap_or(0)
+    let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+    let logs = names::log_directory(&namespace, &name, &uid);
+    empty_dir::measure(&shared.config.volumes_dir().join(uid)).await
+        + empty_dir::measure(&shared.config.logs_dir.join(logs)).await
 }
 
 /// The pod that is to go first.

@@ -73,7 +73,7 @@ fn log_path(directory: &Path, container: &v1::Container) -> Option<PathBuf> {
     let (namespace, pod) = (label(names::POD_NAMESPACE)?, label(names::POD_NAME)?);
     let (uid, name) = (label(names::POD_UID)?, label(names::CONTAINER_NAME)?);
     let attempt = container.metadata.as_ref()?.attempt;
-    let directory = directory.join(format!("{namespace}_{pod}_{uid}"));
+    let directory = directory.join(names::log_directory(namespace, pod, uid));
     Some(directory.join(name).join(format!("{attempt}.log")))
 }
 

@@ -8,9 +8,12 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 
+/// From this priority on a pod belongs to the cluster itself.
+pub const CRITICAL: i32 = 2_000_000_000;
+
 /// The classes that every cluster has.
-const BUILT_IN: [(&str, i32); 2] = [
-    ("system-cluster-critical", 2_000_000_000),
+pub const BUILT_IN: [(&str, i32); 2] = [
+    ("system-cluster-critical", CRITICAL),
     ("system-node-critical", 2_000_001_000),
 ];
 

@@ -240,7 +240,7 @@ impl PodWorker {
             adopt::remove(&self.service, &sandbox.id).await?;
         }
         let volumes = self.config.volumes_dir.join(&pod.uid);
-        let logs = format!("{}_{}_{}", pod.namespace, pod.name, pod.uid);
+        let logs = names::log_directory(&pod.namespace, &pod.name, &pod.uid);
         let logs = self.config.logs_dir.join(logs);
         let group = names::pod_group(&self.config.cgroup_parent, &pod.uid);
         let removed = tokio::task::spawn_blocking(move || {

@@ -21,9 +21,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
 use futures::StreamExt;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::etcd::calls::revision_in;
@@ -83,11 +83,7 @@ impl Reign {
     pub async fn resign(mut self) {
         self.lost.cancel();
         if let Some((store, lease)) = self.lease.take() {
-            let mut client = store.calls().client();
-            // If etcd does not hear it, the lease runs out by itself.
-            timeout(store.calls().attempt(), client.lease_revoke(lease))
-                .await
-                .ok();
+            store.calls().revoke(lease).await;
         }
     }
 }
@@ -142,11 +138,8 @@ impl EtcdElection {
     /// Tries once; `None` if somebody else leads.
     async fn stand(&self) -> Result<Option<Reign>, StoreError> {
         let calls = self.store.calls();
-        let mut client = calls.client();
         let asked = Instant::now();
-        let seconds = i64::try_from(self.lease.as_secs().max(1)).unwrap_or(i64::MAX);
-        let grant = client.lease_grant(seconds, None::<LeaseGrantOptions>);
-        let granted = within(calls.attempt(), grant).await?;
+        let granted = calls.grant(self.lease).await?;
         let lease = granted.id();
         let time = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
         let key = self.store.full(LEADER_KEY);
@@ -161,9 +154,7 @@ impl EtcdElection {
             .or_else([TxnOp::get(key.as_str(), None)]);
         let tried = calls.write(txn).await?;
         let Some(term) = term_of(&tried.answer, lease) else {
-            timeout(calls.attempt(), client.lease_revoke(lease))
-                .await
-                .ok();
+            calls.revoke(lease).await;
             return Ok(None);
         };
         let after = revision_in(tried.answer.header());
@@ -292,15 +283,5 @@ async fn until_deleted(mut changes: Changes) {
             // A watch that breaks says nothing about the lease: the renewal will tell.
             Some(Err(_)) | None => std::future::pending().await,
         }
-    }
-}
-
-async fn within<T>(
-    patience: Duration,
-    call: impl Future<Output = Result<T, etcd_client::Error>>,
-) -> Result<T, StoreError> {
-    match timeout(patience, call).await {
-        Ok(answer) => answer.map_err(|error| StoreError::Unavailable(format!("etcd: {error}"))),
-        Err(_) => Err(StoreError::Unavailable("etcd does not answer".to_owned())),
     }
 }

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_client::{LeaseGrantOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{PutOptions, Txn, TxnOp};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -57,10 +57,7 @@ pub async fn announce(store: EtcdStore, server: Present, shutdown: CancellationT
 /// Puts the key and keeps it, until its lease is lost.
 async fn stay(store: &EtcdStore, server: &Present) -> Result<(), StoreError> {
     let calls = store.calls();
-    let mut client = calls.client();
-    let seconds = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
-    let grant = client.lease_grant(seconds, None::<LeaseGrantOptions>);
-    let lease = within(calls.attempt(), grant).await?.id();
+    let lease = calls.grant(LEASE).await?.id();
     // Given back when this future is dropped, too: the key goes with it at once.
     let _held = Held {
         store: store.clone(),
@@ -90,10 +87,8 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let (mut client, lease) = (self.store.calls().client(), self.lease);
-        let patience = self.store.calls().attempt();
-        // If etcd does not hear it, the lease runs out by itself.
-        tokio::spawn(async move { timeout(patience, client.lease_revoke(lease)).await.ok() });
+        let (calls, lease) = (self.store.calls().clone(), self.lease);
+        tokio::spawn(async move { calls.revoke(lease).await });
     }
 }
 
@@ -132,14 +127,4 @@ pub async fn changed(store: &dyn Store, after: u64) -> Result<(), StoreError> {
 
 fn read_one(value: &Bytes) -> Option<Present> {
     serde_json::from_slice(value).ok()
-}
-
-async fn within<T>(
-    patience: Duration,
-    call: impl Future<Output = Result<T, etcd_client::Error>>,
-) -> Result<T, StoreError> {
-    match timeout(patience, call).await {
-        Ok(answer) => answer.map_err(|error| StoreError::Unavailable(format!("etcd: {error}"))),
-        Err(_) => Err(StoreError::Unavailable("etcd does not answer".to_owned())),
-    }
 }

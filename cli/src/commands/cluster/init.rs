@@ -167,10 +167,7 @@ fn plan(arguments: &InitArguments) -> Result<NodeFile> {
     for range in cluster.pod_ranges.iter().chain([&cluster.service_range]) {
         check_range(range)?;
     }
-    let any: IpAddr = match advertise {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
+    let any = membership::any_of(advertise);
     let hours = arguments
         .node_certificate_hours
         .unwrap_or(NODE_LIFE.as_secs_f64() / 3600.0);

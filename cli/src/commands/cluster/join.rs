@@ -117,11 +117,7 @@ struct Request {
 impl Request {
     /// Where a server here listens: all servers of a cluster have one port.
     fn listen(&self) -> SocketAddr {
-        let any: IpAddr = match self.address {
-            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        SocketAddr::new(any, self.server.port())
+        SocketAddr::new(membership::any_of(self.address), self.server.port())
     }
 }
 

@@ -7,7 +7,7 @@
 //!                 └── kill -9: the next try finds `begun` and goes on ────┘
 //! ```
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use berth_scheduler::trust::connect;
@@ -110,16 +110,21 @@ pub fn node_name(asked: Option<&str>) -> Result<String> {
     Ok(name)
 }
 
+/// Every address of this machine, in the family of one.
+pub fn any_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The address by which this machine would reach another one: no packet is sent.
 ///
 /// # Errors
 ///
 /// There is no way to it.
 pub fn address_towards(target: SocketAddr) -> Result<IpAddr> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
+    let any = any_of(target.ip());
     let find = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(target)?;

@@ -17,6 +17,7 @@ use crate::{
     pod::{
         events::{EventKind, PodEvent, PodIdentity, PodObserver},
         objects::PodObjects,
+        plan::names,
     },
 };
 
@@ -124,19 +125,24 @@ impl Reporter {
         let directory = self.shared.config.log_links_dir.as_ref()?;
         let (_, id) = container.container_id.as_ref()?.split_once("://")?;
         let PodIdentity {
+            namespace, name, ..
+        } = &self.identity;
+        let link = directory.join(format!("{name}_{namespace}_{}-{id}.log", container.name));
+        let log = self
+            .logs_dir()
+            .join(&container.name)
+            .join(format!("{}.log", container.restart_count));
+        Some((link, log))
+    }
+
+    fn logs_dir(&self) -> PathBuf {
+        let PodIdentity {
             namespace,
             name,
             uid,
         } = &self.identity;
-        let link = directory.join(format!("{name}_{namespace}_{}-{id}.log", container.name));
-        let log = self
-            .shared
-            .config
-            .logs_dir
-            .join(format!("{namespace}_{name}_{uid}"))
-            .join(&container.name)
-            .join(format!("{}.log", container.restart_count));
-        Some((link, log))
+        let own = names::log_directory(namespace, name, uid);
+        self.shared.config.logs_dir.join(own)
     }
 
     fn link_logs(&self, before: &PodStatus, status: &PodStatus) {
@@ -164,10 +170,7 @@ impl Reporter {
             return;
         };
         let prefix = format!("{}_{}_", self.identity.name, self.identity.namespace);
-        let logs = self.shared.config.logs_dir.join(format!(
-            "{}_{}_{}",
-            self.identity.namespace, self.identity.name, self.identity.uid
-        ));
+        let logs = self.logs_dir();
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let own = entry.file_name().to_string_lossy().starts_with(&prefix)
                 && std::fs::read_link(entry.path())

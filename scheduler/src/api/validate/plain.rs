@@ -8,7 +8,7 @@ use super::{
     checks::{Checks, is_set, items, text},
     names, pod,
 };
-use crate::api::error::FieldError;
+use crate::{api::error::FieldError, placement::priority};
 
 /// What a ConfigMap or Secret holds at most.
 const MOST_BYTES: usize = 1024 * 1024;
@@ -119,7 +119,7 @@ const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 
 pub(super) fn check_priority_class(class: &Value, checks: &mut Checks) {
     let name = text(&class["metadata"], "name");
-    let system = ["system-cluster-critical", "system-node-critical"].contains(&name);
+    let system = priority::BUILT_IN.iter().any(|(system, _)| *system == name);
     if name.starts_with("system-") && !system {
         checks.forbidden(
             "metadata.name",

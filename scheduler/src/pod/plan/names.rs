@@ -43,6 +43,11 @@ pub fn digest(value: &impl serde::Serialize) -> String {
     format!("{hash:016x}")
 }
 
+/// The directory of a pod's logs, below that of all logs.
+pub fn log_directory(namespace: &str, name: &str, uid: &str) -> String {
+    format!("{namespace}_{name}_{uid}")
+}
+
 /// The group of a pod below the node's own; none where the engine chooses.
 pub fn pod_group(parent: &str, uid: &str) -> Option<String> {
     (!parent.is_empty()).then(|| format!("{}/pod{uid}", parent.trim_end_matches('/')))

@@ -31,7 +31,7 @@ pub fn plan_sandbox(
         hostname: dns::plan_hostname(pod, spec, config).hostname,
         log_directory: config
             .logs_dir
-            .join(format!("{namespace}_{name}_{uid}"))
+            .join(names::log_directory(namespace, name, uid))
             .to_string_lossy()
             .into_owned(),
         dns_config: Some(dns::plan_dns(pod, spec, host_dns, &config.dns)),

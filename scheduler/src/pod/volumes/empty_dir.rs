@@ -133,3 +133,10 @@ pub fn observe_usage_bytes(directory: &Path) -> io::Result<u64> {
     }
     Ok(bytes)
 }
+
+/// The same beside the tasks of a runtime; none where it cannot be measured.
+pub async fn measure(directory: &Path) -> u64 {
+    let directory = directory.to_owned();
+    let measured = tokio::task::spawn_blocking(move || observe_usage_bytes(&directory)).await;
+    measured.ok().and_then(Result::ok).unwrap_or(0)
+}

@@ -6,12 +6,7 @@
 //!
 //! Read more: "Local ephemeral storage" in the Kubernetes documentation.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use berth_cri::{service::CriService, v1};
 use k8s_openapi::api::core::v1::Container;
@@ -117,7 +112,7 @@ impl Limits {
     async fn exceeded(&self, written: &HashMap<String, u64>) -> Option<String> {
         let mut total = 0;
         for (name, path, limit) in &self.volumes {
-            let usage = measure(path).await;
+            let usage = empty_dir::measure(path).await;
             total += usage;
             if limit.is_some_and(|limit| usage > limit) {
                 let limit = limit.unwrap_or_default();
@@ -128,8 +123,8 @@ impl Limits {
         }
         let mut own = None;
         for (name, limit) in &self.containers {
-            let usage =
-                written.get(name).copied().unwrap_or(0) + measure(&self.logs.join(name)).await;
+            let usage = written.get(name).copied().unwrap_or(0)
+                + empty_dir::measure(&self.logs.join(name)).await;
             total += usage;
             if usage > *limit {
                 own.get_or_insert_with(|| {
@@ -153,11 +148,4 @@ impl Limits {
 fn limit_of(container: &Container) -> Option<u64> {
     let limits = container.resources.as_ref()?.limits.as_ref()?;
     u64::try_from(quantity::whole(limits.get("ephemeral-storage")?)).ok()
-}
-
-/// The space that a directory takes; none where it cannot be measured.
-async fn measure(path: &Path) -> u64 {
-    let path = path.to_owned();
-    let measured = tokio::task::spawn_blocking(move || empty_dir::observe_usage_bytes(&path)).await;
-    measured.ok().and_then(Result::ok).unwrap_or(0)
 }

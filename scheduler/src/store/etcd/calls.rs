@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error, GetOptions, GetResponse, Identity, ResponseHeader,
-    TlsOptions, Txn, TxnResponse,
+    Certificate, Client, ConnectOptions, Error, GetOptions, GetResponse, Identity,
+    LeaseGrantResponse, ResponseHeader, TlsOptions, Txn, TxnResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -130,6 +130,24 @@ impl Calls {
         self.patience
     }
 
+    /// A lease for a time, of a second at least.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if etcd does not grant it.
+    pub async fn grant(&self, time: Duration) -> Result<LeaseGrantResponse, StoreError> {
+        let mut client = self.client();
+        // etcd counts leases in whole seconds.
+        let seconds = i64::try_from(time.as_secs().max(1)).unwrap_or(i64::MAX);
+        within(self.attempt, client.lease_grant(seconds, None)).await
+    }
+
+    /// Gives a lease back. If etcd does not hear it, the lease runs out by itself.
+    pub async fn revoke(&self, lease: i64) {
+        let mut client = self.client();
+        let _ = timeout(self.attempt, client.lease_revoke(lease)).await;
+    }
+
     async fn persist<T, F>(&self, call: impl Fn() -> F) -> Result<(T, bool), StoreError>
     where
         F: Future<Output = Result<T, Error>>,
@@ -166,6 +184,26 @@ impl Calls {
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
+}
+
+/// One try of a call that is not repeated here.
+///
+/// # Errors
+///
+/// [`StoreError::Unavailable`] if etcd refuses, or does not answer in time.
+pub async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
+    match timeout(patience, call).await {
+        Ok(answer) => answer.map_err(unavailable),
+        Err(_) => Err(StoreError::Unavailable("etcd does not answer".to_owned())),
+    }
+}
+
+/// What etcd says, as the store's trouble.
+pub fn unavailable(error: Error) -> StoreError {
+    StoreError::Unavailable(format!("etcd: {error}"))
 }
 
 /// What is wrong with etcd, the more telling the greater: a member that cannot be reached says

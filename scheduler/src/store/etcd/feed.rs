@@ -8,7 +8,7 @@ use etcd_client::{Event, EventType, PutOptions, WatchOptions, WatchResponse, Wat
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::calls::{ANSWER_LIMIT_BYTES, Calls};
+use super::calls::{ANSWER_LIMIT_BYTES, Calls, unavailable, within};
 use super::{EtcdConfig, entry_of, revision_of};
 use crate::store::hub::{Hub, concerns};
 use crate::store::watch::{Past, Stretch, closed};
@@ -218,20 +218,6 @@ async fn pulse(watches: &Watches, hub: &Hub) -> Result<(), StoreError> {
         .await?;
     }
     Ok(())
-}
-
-async fn within<T>(
-    patience: Duration,
-    call: impl Future<Output = Result<T, etcd_client::Error>>,
-) -> Result<T, StoreError> {
-    match timeout(patience, call).await {
-        Ok(answer) => answer.map_err(unavailable),
-        Err(_) => Err(StoreError::Unavailable("etcd does not answer".to_owned())),
-    }
-}
-
-fn unavailable(error: etcd_client::Error) -> StoreError {
-    StoreError::Unavailable(format!("etcd: {error}"))
 }
 
 /// A watch that etcd has ended.
