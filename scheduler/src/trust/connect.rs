@@ -7,7 +7,8 @@
 //! A server whose host is cut off closes no connection. `TCP_USER_TIMEOUT` ends one
 //! whose bytes are not acknowledged, and keep-alive probes one that only listens, as
 //! a watch does (tcp(7)); so a client notices within [`Lines::silence`]. A server whose
-//! process is frozen is found by [`Lines::answer`]: see [`super::servers`].
+//! process is frozen, or that has lost its store, is found by [`Lines::answer`]: see
+//! [`super::servers`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use kube::client::ConfigExt as _;
 use rustix::net::sockopt;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -46,6 +48,8 @@ pub struct Lines {
     pub answer: Duration,
     /// How long it may take to say so.
     pub probe: Duration,
+    /// How long one that has no store, as no other has, is left alone before it is asked again.
+    pub forbearance: Duration,
 }
 
 impl Default for Lines {
@@ -57,6 +61,7 @@ impl Default for Lines {
             // counts as dead: it must not be found dead because its server is.
             answer: Duration::from_millis(1500),
             probe: Duration::from_secs(2),
+            forbearance: Duration::from_secs(5),
         }
     }
 }
@@ -164,18 +169,26 @@ impl Connector {
         connector.connect(name, stream).await
     }
 
-    /// Waits for an answer; a server that takes long is asked whether it lives.
-    async fn attend<T>(self, asked: impl Future<Output = T>) -> T {
+    /// Waits for an answer; a server that takes long, or says that it is unable, is asked
+    /// how it is.
+    async fn attend<B, E>(
+        self,
+        asked: impl Future<Output = Result<http::Response<B>, E>>,
+    ) -> Result<http::Response<B>, E> {
         let mut asked = std::pin::pin!(asked);
         let mut patience = self.lines.answer;
         loop {
             match tokio::time::timeout(patience, &mut asked).await {
-                Ok(answer) => return answer,
-                Err(_) => {
-                    if let Some(address) = self.servers.suspect() {
-                        // A task of its own: who asked may give up meanwhile.
-                        tokio::spawn(self.clone().probe(address));
+                Ok(answer) => {
+                    if let Ok(answer) = &answer
+                        && answer.status().is_server_error()
+                    {
+                        self.doubt();
                     }
+                    return answer;
+                }
+                Err(_) => {
+                    self.doubt();
                     // One that lives and is slow is not made slower.
                     patience *= 2;
                 }
@@ -183,14 +196,73 @@ impl Connector {
         }
     }
 
+    /// Has the server probed that was reached last, unless that is under way.
+    fn doubt(&self) {
+        if let Some(address) = self.servers.suspect() {
+            // A task of its own: who asked may give up meanwhile.
+            tokio::spawn(self.clone().probe(address));
+        }
+    }
+
+    /// Finds out how a server is, and goes to another one if that is better.
     async fn probe(self, address: SocketAddr) {
-        let reached = tokio::time::timeout(self.lines.probe, self.reach(address)).await;
-        let verdict = match reached {
-            Ok(Ok(_)) => Verdict::Alive,
-            _ => Verdict::Silent,
+        let verdict = match self.observe_state(address).await {
+            State::Ready => Verdict::Alive,
+            State::Silent => Verdict::Silent,
+            State::Unable => match self.find_ready(address).await {
+                Some(other) => Verdict::Unable { other },
+                // The store is away for all of them, so there is nowhere to go.
+                None => {
+                    tokio::time::sleep(self.lines.forbearance).await;
+                    Verdict::Alive
+                }
+            },
         };
         self.servers.judge(address, verdict);
     }
+
+    async fn find_ready(&self, but: SocketAddr) -> Option<SocketAddr> {
+        for other in self.servers.known() {
+            if other != but && self.observe_state(other).await == State::Ready {
+                return Some(other);
+            }
+        }
+        None
+    }
+
+    async fn observe_state(&self, address: SocketAddr) -> State {
+        let reached = tokio::time::timeout(self.lines.probe, self.reach(address)).await;
+        let Ok(Ok(mut stream)) = reached else {
+            return State::Silent;
+        };
+        match tokio::time::timeout(self.lines.probe, ask_ready(&mut stream)).await {
+            Ok(Ok(true)) => State::Ready,
+            _ => State::Unable,
+        }
+    }
+}
+
+/// How a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It serves.
+    Ready,
+    /// Its process answers, and cannot serve: it does not reach its store.
+    Unable,
+    /// Nobody answers.
+    Silent,
+}
+
+/// Asks a server on a connection of its own whether it can serve.
+async fn ask_ready(stream: &mut TlsStream<TcpStream>) -> io::Result<bool> {
+    let request =
+        format!("GET /readyz HTTP/1.1\r\nHost: {SERVER_HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    // Nothing counts but the status, which stands in the first twelve bytes.
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    Ok(status.ends_with(b" 200"))
 }
 
 /// One connection to a server.

@@ -16,6 +16,9 @@
 //! it. So a request without an answer makes a probe: a new TLS handshake, which only a process
 //! that runs can answer. If that fails too, all connections to this server end, and with
 //! them the watches that would have waited on it for ever.
+//!
+//! One that has *lost its store* answers too, and refuses everything (`/readyz`). It is left
+//! in the same way as soon as another is found that can serve; while none can, nobody moves.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -147,25 +150,32 @@ impl Servers {
         Some(address)
     }
 
-    /// The end of a probe: a server that did not answer is given up.
+    /// The end of a probe: a server that did not answer, or cannot serve, is given up.
     pub(super) fn judge(&self, address: SocketAddr, verdict: Verdict) {
         let mut state = self.state();
         state.probed.retain(|probed| *probed != address);
-        if verdict == Verdict::Alive {
-            return;
-        }
+        let next = match verdict {
+            Verdict::Alive => return,
+            Verdict::Silent => None,
+            Verdict::Unable { other } => Some(other),
+        };
         if let Some(lines) = state.lines.remove(&address) {
             lines.cancel();
         }
         if state.good == Some(address) {
-            state.good = None;
+            state.good = next;
         }
-        drop(state);
         // Asked last from now on, until the API says that it lives.
-        let mut learned = self.state().learned.clone();
-        learned.retain(|known| *known != address);
-        self.state().learned = learned;
-        tracing::warn!(server = %address, "a server does not answer: going on with another");
+        state.learned.retain(|known| *known != address);
+        drop(state);
+        match next {
+            None => {
+                tracing::warn!(server = %address, "a server does not answer: going on with another");
+            }
+            Some(other) => {
+                tracing::warn!(server = %address, %other, "a server cannot serve: going on with another");
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,10 +186,15 @@ impl Servers {
 /// What a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Its process answers.
+    /// It serves, or no other does.
     Alive,
-    /// Nobody does.
+    /// Nobody answers.
     Silent,
+    /// It answers and cannot serve.
+    Unable {
+        /// One that can.
+        other: SocketAddr,
+    },
 }
 
 /// Learns which servers there are, for ever.
@@ -208,12 +223,13 @@ pub async fn follow(client: kube::Client, servers: Arc<Servers>) {
     tokio::join!(following, beat(client, &servers));
 }
 
-/// Asks something small again and again, so that a server that froze is found out.
+/// Asks something small again and again, so that a server that froze, or lost its store, is
+/// found out.
 async fn beat(client: kube::Client, servers: &Servers) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         if servers.known().len() > 1 {
-            let request = http::Request::get("/livez").body(Vec::new());
+            let request = http::Request::get("/readyz").body(Vec::new());
             if let Ok(request) = request {
                 // Whoever does not answer is found out on the way.
                 let asked = client.request_text(request);
@@ -284,6 +300,13 @@ mod tests {
         servers.judge(at(1), Verdict::Silent);
         assert!(line.is_cancelled());
         assert_eq!(servers.known(), [at(2), at(1)]);
+        // One that cannot serve is left for one that can.
+        let line = servers.reached(at(2));
+        servers.learn(vec![at(1), at(2), at(3)]);
+        assert_eq!(servers.suspect(), Some(at(2)));
+        servers.judge(at(2), Verdict::Unable { other: at(3) });
+        assert!(line.is_cancelled());
+        assert_eq!(servers.known(), [at(3), at(1), at(2)]);
         // One alone is never given up: there is nowhere else to go.
         let alone = Servers::fixed(&[at(1)]);
         alone.reached(at(1));

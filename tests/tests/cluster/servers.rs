@@ -20,6 +20,10 @@ use serde_json::Value;
 
 use crate::world::{Cluster, join_words, text};
 
+/// One that lives and reaches nobody.
+#[path = "servers/cut_off.rs"]
+mod cut_off;
+
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The host without a server.
 const NODE: usize = 3;
