@@ -55,6 +55,15 @@ pub enum Gap {
     },
 }
 
+/// How much is taken from a ring at once. A watcher that does not read holds it for as long.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Events.
+    pub events: usize,
+    /// Bytes of objects, beyond which only the last one may reach.
+    pub bytes: usize,
+}
+
 /// How much of the past is kept for watchers that come back.
 #[derive(Debug, Clone, Copy)]
 pub struct RingLimits {
@@ -319,7 +328,7 @@ impl Cache {
     /// # Errors
     ///
     /// [`Gap::Expired`] where the ring begins later.
-    pub fn events(&self, kind: &Kind, after: u64, most: usize) -> Result<Vec<Arc<Event>>, Gap> {
+    pub fn events(&self, kind: &Kind, after: u64, most: Batch) -> Result<Vec<Arc<Event>>, Gap> {
         let Some(shelf) = self.shelves.get(&kind.prefix()) else {
             return Ok(Vec::new());
         };
@@ -332,7 +341,14 @@ impl Cache {
         let from = content
             .ring
             .partition_point(|event| event.revision <= after);
-        Ok(content.ring.range(from..).take(most).cloned().collect())
+        let mut left = most.bytes;
+        let fits = |event: &&Arc<Event>| {
+            let fits = left > 0;
+            left = left.saturating_sub(event.object.bytes.len());
+            fits
+        };
+        let next = content.ring.range(from..).take(most.events);
+        Ok(next.take_while(fits).cloned().collect())
     }
 
     /// A receiver that wakes at each event of a kind.

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use crate::{
     api::{
         Api,
-        cache::{Event, Gap, store_error, too_large_version},
+        cache::{Batch, Event, Gap, store_error, too_large_version},
         error::ApiError,
         kind::Kind,
         list::{Selection, Version},
@@ -40,8 +40,11 @@ use crate::{
     store::{Change, Changes},
 };
 
-/// How many events are taken from the ring at once.
-const BATCH: usize = 64;
+/// How much is taken from the ring at once.
+const BATCH: Batch = Batch {
+    events: 64,
+    bytes: 256 << 10,
+};
 /// How long a watch waits for a revision that this server does not know yet.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -183,7 +186,7 @@ impl Api {
         if !self.cache.reaches(position, PATIENCE).await {
             return Err(too_large_version(position, self.cache.revision()));
         }
-        if self.cache.events(kind, position, 1).is_ok() {
+        if self.cache.events(kind, position, BATCH).is_ok() {
             return Ok(Source::Ring(news));
         }
         Ok(Source::History(
