@@ -299,7 +299,9 @@ async fn taint(cluster: &Cluster, node: Arc<Node>) -> Result<Arc<Node>, WriteErr
     match plan::taints(&node, now()) {
         None => Ok(node),
         Some(taints) => {
-            let patch = json!({ "spec": { "taints": json_of(&taints) } });
+            // Without any the field goes, as it does in Kubernetes.
+            let taints = (!taints.is_empty()).then(|| json_of(&taints));
+            let patch = json!({ "spec": { "taints": taints } });
             write(cluster, &node, patch, Part::Whole).await
         }
     }
