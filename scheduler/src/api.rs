@@ -100,6 +100,9 @@ impl Identity {
     }
 }
 
+/// How long Events are kept after they last happened, as kube-apiserver keeps them.
+pub const EVENT_LIFE: Duration = Duration::from_hours(1);
+
 /// What can be set, with the defaults that a cluster uses.
 #[derive(Clone)]
 pub struct ApiConfig {
@@ -117,7 +120,8 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// How long events are kept.
     pub event_ttl: Duration,
-    /// How often old events and lost addresses are looked for.
+    /// How often old events and lost addresses are looked for; more often where events
+    /// are kept for less than that.
     pub sweep_period: Duration,
     /// What is kept of the past for watchers that come back.
     pub ring: cache::RingLimits,
@@ -132,7 +136,7 @@ impl Default for ApiConfig {
             bookmark_period: Duration::from_secs(30),
             watch_timeout: Duration::from_secs(30 * 60),
             body_timeout: Duration::from_secs(30),
-            event_ttl: Duration::from_secs(60 * 60),
+            event_ttl: EVENT_LIFE,
             sweep_period: Duration::from_secs(60),
             ring: cache::RingLimits::default(),
         }
@@ -172,12 +176,10 @@ impl Api {
         });
         api.services.sweep(&api).await?;
         api.make_system_objects().await?;
-        tokio::spawn(
-            stop.run_until_cancelled_owned(sweep_often(
-                Arc::downgrade(&api),
-                api.config.sweep_period,
-            )),
-        );
+        tokio::spawn(stop.run_until_cancelled_owned(sweep_often(
+            Arc::downgrade(&api),
+            api.config.sweep_period.min(api.config.event_ttl),
+        )));
         Ok(api)
     }
 

@@ -87,6 +87,8 @@ pub struct ServerConfig {
     pub limits: port::Limits,
     /// How long a node's certificate holds.
     pub node_life: Duration,
+    /// How long Events are kept after they last happened.
+    pub event_life: Duration,
     /// What strangers may try.
     pub attempts: attempts::Allowed,
     /// What the controllers are told.
@@ -112,6 +114,7 @@ impl ServerConfig {
             layout: ClusterLayout::default(),
             limits: port::Limits::default(),
             node_life: crate::trust::authority::NODE_LIFE,
+            event_life: crate::api::EVENT_LIFE,
             attempts: attempts::Allowed::default(),
             controllers: crate::controllers::ControllersConfig::default(),
             placement: crate::placement::PlacementConfig::default(),

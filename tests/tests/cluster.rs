@@ -26,6 +26,9 @@ mod pods;
 /// Several servers on one etcd: joining, leading, dying, freezing, and etcd's own troubles.
 #[path = "cluster/servers.rs"]
 mod servers;
+/// What `node.toml` sets, and mistakes in it.
+#[path = "cluster/settings.rs"]
+mod settings;
 /// A thousand pods at once.
 #[path = "cluster/storm.rs"]
 mod storm;

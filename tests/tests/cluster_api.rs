@@ -17,6 +17,8 @@ mod kubectl;
 mod requests;
 #[path = "cluster_api/streams.rs"]
 mod streams;
+#[path = "cluster_api/watchers.rs"]
+mod watchers;
 #[path = "cluster_api/wire.rs"]
 mod wire;
 
@@ -44,13 +46,15 @@ struct Server {
 
 impl Server {
     fn start() -> Server {
+        Server::start_with(ApiConfig::default())
+    }
+
+    fn start_with(config: ApiConfig) -> Server {
         let runtime = Runtime::new().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store.redb")).unwrap();
         let (address, client) = runtime.block_on(async {
-            let api = Api::open(Arc::new(store), ApiConfig::default())
-                .await
-                .unwrap();
+            let api = Api::open(Arc::new(store), config).await.unwrap();
             let client = local::client(api.clone(), Identity::master("local"));
             let routes = router(api).layer(Extension(Identity::master("test")));
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

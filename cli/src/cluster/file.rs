@@ -76,6 +76,9 @@ pub struct Server {
     /// How long nodes' certificates hold.
     #[serde(default = "ninety_days")]
     pub node_certificate_hours: f64,
+    /// How long Events are kept.
+    #[serde(default = "one_hour")]
+    pub event_hours: f64,
 }
 
 /// `[server.store-tls]`: files to speak TLS with etcd with.
@@ -274,7 +277,7 @@ impl Logs {
             )));
         }
         Ok(LogLimits {
-            file_bytes: self.file_mib << 20,
+            file_bytes: mebibytes("agent.logs.file-mib", self.file_mib)?,
             files: self.files,
         })
     }
@@ -300,7 +303,7 @@ impl Pressure {
             }
         }
         Ok(settings::Pressure {
-            memory_bytes: self.memory_mib << 20,
+            memory_bytes: mebibytes("agent.pressure.memory-mib", self.memory_mib)?,
             disk_percent: self.disk_percent,
             pid_percent: self.pid_percent,
             holds: Duration::from_secs(self.holds_seconds),
@@ -319,6 +322,31 @@ pub struct Network {
 
 fn ninety_days() -> f64 {
     24.0 * 90.0
+}
+
+/// As long as Events are kept where nothing else is said.
+pub fn one_hour() -> f64 {
+    1.0
+}
+
+/// Hours as the file has them; at least a second of them.
+fn hours(key: &str, hours: f64) -> Result<Duration> {
+    let time = Duration::try_from_secs_f64(hours * 3600.0).ok();
+    time.filter(|time| *time >= Duration::from_secs(1))
+        .ok_or_else(|| {
+            Error::new(format!(
+                "{key}: expected hours, of which 0.001 are 3.6 seconds, found {hours}; nothing was started"
+            ))
+        })
+}
+
+/// Mebibytes as the file has them, in bytes.
+fn mebibytes(key: &str, count: u64) -> Result<u64> {
+    count.checked_mul(1 << 20).ok_or_else(|| {
+        Error::new(format!(
+            "{key}: expected mebibytes, found {count}, which no machine has; nothing was started"
+        ))
+    })
 }
 
 impl Default for Agent {
@@ -363,14 +391,25 @@ impl NodeFile {
         let Some(text) = files::read(path).context("read this node's configuration")? else {
             return Ok(None);
         };
-        let file = toml::from_str(&text).map_err(|error| {
+        let file: NodeFile = toml::from_str(&text).map_err(|error| {
             Error::new(format!(
                 "{}: {}; nothing was started",
                 path.display(),
                 error.to_string().trim_end()
             ))
         })?;
+        // Before any part starts: a mistake in what the last one is told would end the others.
+        let checked = file.check();
+        checked.context(format!("read {}", path.display()))?;
         Ok(Some(file))
+    }
+
+    /// Tries everything that parts are told later.
+    fn check(&self) -> Result<()> {
+        self.agent.images.limits()?;
+        self.agent.logs.limits()?;
+        self.agent.pressure.limits()?;
+        self.server_config(PathBuf::new()).map(drop)
     }
 
     /// Reads the file of a member.
@@ -425,7 +464,11 @@ impl NodeFile {
         config.listen = server.listen;
         config.names = server.names.clone();
         config.layout = self.layout();
-        config.node_life = Duration::from_secs_f64(server.node_certificate_hours * 3600.0);
+        config.node_life = hours(
+            "server.node-certificate-hours",
+            server.node_certificate_hours,
+        )?;
+        config.event_life = hours("server.event-hours", server.event_hours)?;
         config.node = Some(self.name.clone());
         if let Some(members) = parse_store(&server.store)? {
             let tls = server.store_tls.as_ref().map(StoreTls::files).transpose()?;
@@ -480,6 +523,7 @@ mod tests {
                     key: Some("/etc/etcd/berth.key".into()),
                 }),
                 node_certificate_hours: 1.5,
+                event_hours: 0.5,
             }),
             agent: Agent::default(),
             network: Network::default(),
@@ -503,6 +547,35 @@ mod tests {
         assert_eq!(config.store, StorePlace::Etcd(EtcdPlace { members, tls }));
         assert_eq!(config.node.as_deref(), Some("n1"));
         assert_eq!(config.node_life, Duration::from_mins(90));
+        assert_eq!(config.event_life, Duration::from_mins(30));
+    }
+
+    #[test]
+    fn limits_are_told_as_they_stand_in_the_file() {
+        let agent: Agent = toml::from_str(
+            "[images]\nhigh-percent = 70\nlow-percent = 60\nunused-seconds = 5\n\
+             [logs]\nfile-mib = 3\nfiles = 4\n\
+             [pressure]\nmemory-mib = 2\ndisk-percent = 20\npid-percent = 30\nholds-seconds = 7\n",
+        )
+        .unwrap();
+        let images = ImageLimits {
+            high_percent: 70,
+            low_percent: 60,
+            unused_for: Duration::from_secs(5),
+        };
+        let logs = LogLimits {
+            file_bytes: 3 << 20,
+            files: 4,
+        };
+        let pressure = settings::Pressure {
+            memory_bytes: 2 << 20,
+            disk_percent: 20,
+            pid_percent: 30,
+            holds: Duration::from_secs(7),
+        };
+        assert_eq!(agent.images.limits().unwrap(), images);
+        assert_eq!(agent.logs.limits().unwrap(), logs);
+        assert_eq!(agent.pressure.limits().unwrap(), pressure);
     }
 
     #[test]
@@ -517,6 +590,59 @@ mod tests {
             wrong.contains("adress") && wrong.contains("node.toml"),
             "{wrong}"
         );
+        for (section, key) in [
+            (
+                "agent.images]\nhigh-percent = 101",
+                "low-percent <= high-percent",
+            ),
+            ("agent.images]\nlow-percent = 90", "found 90 and 85"),
+            ("agent.images]\nhigh-percent = 300", "high-percent = 300"),
+            ("agent.images]\nunused-seconds = -1", "unused-seconds = -1"),
+            ("agent.images]\nunused = 1", "`unused`"),
+            ("agent.logs]\nfile-mib = 0", "file-mib of at least 1"),
+            ("agent.logs]\nfiles = 1", "files of at least 2"),
+            (
+                "agent.logs]\nfile-mib = 99999999999999",
+                "agent.logs.file-mib",
+            ),
+            (
+                "agent.pressure]\nmemory-mib = 99999999999999",
+                "agent.pressure.memory-mib",
+            ),
+            (
+                "agent.pressure]\ndisk-percent = 100",
+                "agent.pressure.disk-percent",
+            ),
+            (
+                "agent.pressure]\npid-percent = 100",
+                "agent.pressure.pid-percent",
+            ),
+            (
+                "agent.pressure]\nholds-seconds = 'x'",
+                "holds-seconds = 'x'",
+            ),
+            (
+                "server]\nlisten = '0.0.0.0:1'\nadvertise = '10.0.0.1'\nstore = 'x'",
+                "store:",
+            ),
+            (
+                "server]\nlisten = '0.0.0.0:1'\nadvertise = '10.0.0.1'\nstore = 'embedded'\nevent-hours = 0.0",
+                "server.event-hours",
+            ),
+            (
+                "server]\nlisten = '0.0.0.0:1'\nadvertise = '10.0.0.1'\nstore = 'embedded'\nnode-certificate-hours = -1.0",
+                "server.node-certificate-hours",
+            ),
+        ] {
+            let begin = "name = 'a'\naddress = '10.0.0.1'\nservers = []\n";
+            std::fs::write(&path, format!("{begin}[{section}\n")).unwrap();
+            let wrong = NodeFile::read(&path).unwrap_err().chain();
+            let all = [key, "node.toml", "nothing was started"];
+            assert!(
+                all.iter().all(|word| wrong.contains(word)),
+                "{key}: {wrong}"
+            );
+        }
         for store in ["", "redis://a", "etcd://", "etcd://,"] {
             assert!(parse_store(store).is_err(), "{store:?}");
         }

@@ -210,7 +210,7 @@ impl Default for Periods {
             relist: Duration::from_secs(1),
             look: Duration::from_secs(10),
             sweep: Duration::from_secs(60),
-            tidy: Duration::from_secs(60),
+            tidy: Duration::from_secs(10),
             pressure: Duration::from_secs(10),
         }
     }

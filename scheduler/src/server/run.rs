@@ -212,6 +212,7 @@ async fn open_api(
     let settings = ApiConfig {
         pool: pool(config)?,
         nodes: reach,
+        event_ttl: config.event_life,
         ..ApiConfig::default()
     };
     Api::open(store, settings)

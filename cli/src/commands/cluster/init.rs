@@ -10,7 +10,7 @@ use clap::Args;
 use super::membership::{self, Standing};
 use super::{need_root, token};
 use crate::cluster::file::{
-    Agent, Layout, Network, NodeFile, Server, StoreTlsArguments, parse_store,
+    Agent, Layout, Network, NodeFile, Server, StoreTlsArguments, one_hour, parse_store,
 };
 use crate::cluster::{ConfigArgument, Places, api};
 use crate::error::{Context, Error, Result};
@@ -188,6 +188,7 @@ fn plan(arguments: &InitArguments) -> Result<NodeFile> {
             store: arguments.store.clone(),
             store_tls,
             node_certificate_hours: hours,
+            event_hours: one_hour(),
         }),
         agent: Agent {
             port: arguments.agent_port,

@@ -14,7 +14,7 @@ use clap::Args;
 use super::membership::{self, Standing};
 use super::need_root;
 use crate::cluster::file::{
-    Agent, Layout, Network, NodeFile, Server, StoreTls, StoreTlsArguments, parse_store,
+    Agent, Layout, Network, NodeFile, Server, StoreTls, StoreTlsArguments, one_hour, parse_store,
 };
 use crate::cluster::{ConfigArgument, Places};
 use crate::error::{Context, Error, Result};
@@ -268,6 +268,7 @@ fn server_file(
         store_tls,
         node_certificate_hours: Duration::from_secs(grant.node_certificate_seconds).as_secs_f64()
             / 3600.0,
+        event_hours: one_hour(),
     })
 }
 
