@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   lease renewed ──▶ alive
-//!   8 s without    ──▶ conditions Unknown ──▶ taint unreachable ──▶ pods evicted after their
+//!   8 s without *  ──▶ conditions Unknown ──▶ taint unreachable ──▶ pods evicted after their
 //!                                        └──▶ pods not ready         toleration, else 5 s
 //!   Node deleted   ──▶ its pods removed, its ranges free
 //! ```
+//!
+//! \* or as long as the node's lease says that it holds: 40 s of a kubelet.
 //!
 //! Time is counted on this process's clock from when a renewal was *seen*: what a node's clock
 //! says does not matter, and after a change of leader every node has its 8 s anew.
@@ -119,8 +121,9 @@ impl Controller for Nodes {
         let silent_in = self
             .pulses
             .silent_in(&key.name, self.config.silence, Instant::now());
-        if silent_in.is_none() && !self.hears(cluster).await? {
-            return Ok(Again::After(self.config.silence / 8));
+        let silence = self.pulses.silence_of(&key.name, self.config.silence);
+        if silent_in.is_none() && !self.hears(cluster, silence).await? {
+            return Ok(Again::After(silence / 8));
         }
         let node = judge(cluster, node, silent_in.is_none()).await?;
         let node = taint(cluster, node).await?;
@@ -141,23 +144,25 @@ impl Nodes {
                 return;
             }
             let name = lease.metadata.name.as_deref().unwrap_or_default();
-            let renewed = lease
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.renew_time.as_ref())
-                .map(|time| time.0);
+            let spec = lease.spec.as_ref();
+            let renewed = spec.and_then(|spec| spec.renew_time.as_ref());
+            let renewed = renewed.map(|time| time.0);
+            let holds = spec.and_then(|spec| spec.lease_duration_seconds);
+            let holds = holds.and_then(|seconds| u64::try_from(seconds).ok());
+            // Never less than what everybody has.
+            let silence = silence.max(Duration::from_secs(holds.unwrap_or(0)));
             if pulses.hear(name, renewed, silence, Instant::now()) {
                 queue.add(Key::new("", name));
             }
         });
     }
 
-    /// Whether a silence can be believed.
-    async fn hears(&self, cluster: &Cluster) -> Result<bool, WriteError> {
+    /// Whether the silence of a node, which may last so long, can be believed.
+    async fn hears(&self, cluster: &Cluster, silence: Duration) -> Result<bool, WriteError> {
         let now = Instant::now();
-        let others_heard = self.pulses.anybody_within(self.config.silence / 2, now);
+        let others_heard = self.pulses.anybody_is_lively(now);
         // A node renews four times in the time that it may be silent; and a little.
-        let patience = self.config.silence * 3 / 10;
+        let patience = silence * 3 / 10;
         match self.deafness.doubt(others_heard, patience, now) {
             Doubt::None => Ok(true),
             Doubt::Wait => Ok(false),
@@ -234,10 +239,10 @@ impl Nodes {
     /// Whether some node is ready, and was heard only just: nodes that fall silent together are
     /// not judged at the same instant, and the last of them must not count as alive meanwhile.
     fn anybody_lives(&self, cluster: &Cluster) -> bool {
-        let (fresh, now) = (self.config.silence / 2, Instant::now());
+        let now = Instant::now();
         cluster.mirrors.nodes.all().iter().any(|node| {
             let name = node.metadata.name.as_deref().unwrap_or_default();
-            plan::ready(node) == plan::Ready::Yes && self.pulses.heard_within(name, fresh, now)
+            plan::ready(node) == plan::Ready::Yes && self.pulses.is_lively(name, now)
         })
     }
 }

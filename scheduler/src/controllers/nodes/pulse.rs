@@ -1,4 +1,7 @@
 //! Who was heard last, and when, on this process's clock.
+//!
+//! How long a node may be silent is what its lease says that it holds: berth's agent says 8 s
+//! and renews every 2, a kubelet says 40 and renews every 10.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,11 +17,26 @@ pub struct Pulses(Mutex<HashMap<String, Pulse>>);
 struct Pulse {
     /// What the lease says; only compared, never counted with.
     renewed: Option<Timestamp>,
+    /// How long the node may be silent.
+    silence: Duration,
     seen: Instant,
 }
 
+impl Pulse {
+    fn silent_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.seen)
+    }
+
+    /// Heard in the last half of the time that it may be silent: a node that lives renews
+    /// twice in it.
+    fn is_lively(&self, now: Instant) -> bool {
+        self.silent_for(now) < self.silence / 2
+    }
+}
+
 impl Pulses {
-    /// Notes a lease. Returns whether the node was silent or unknown before, and is heard again.
+    /// Notes a lease, which holds for `silence`. Returns whether the node was silent or unknown
+    /// before, and is heard again.
     pub fn hear(
         &self,
         node: &str,
@@ -27,19 +45,29 @@ impl Pulses {
         now: Instant,
     ) -> bool {
         let mut all = self.lock();
+        let heard = Pulse {
+            renewed,
+            silence,
+            seen: now,
+        };
         match all.get_mut(node) {
             // The same lease again, as after a list: no sign of life.
             Some(pulse) if pulse.renewed == renewed => false,
             Some(pulse) => {
-                let was_silent = now.duration_since(pulse.seen) >= silence;
-                *pulse = Pulse { renewed, seen: now };
+                let was_silent = pulse.silent_for(now) >= pulse.silence;
+                *pulse = heard;
                 was_silent
             }
             None => {
-                all.insert(node.to_owned(), Pulse { renewed, seen: now });
+                all.insert(node.to_owned(), heard);
                 true
             }
         }
+    }
+
+    /// How long a node may be silent; one that was never heard, `unheard`.
+    pub fn silence_of(&self, node: &str, unheard: Duration) -> Duration {
+        self.lock().get(node).map_or(unheard, |pulse| pulse.silence)
     }
 
     /// In how long the node will have been silent for too long; none if it has. A node that was
@@ -48,25 +76,23 @@ impl Pulses {
         let mut all = self.lock();
         let unheard = Pulse {
             renewed: None,
+            silence,
             seen: now,
         };
         let pulse = all.entry(node.to_owned()).or_insert(unheard);
-        let left = silence.checked_sub(now.duration_since(pulse.seen));
+        let left = pulse.silence.checked_sub(pulse.silent_for(now));
         left.filter(|left| !left.is_zero())
     }
 
-    /// Whether a node was heard within a time.
-    pub fn heard_within(&self, node: &str, time: Duration, now: Instant) -> bool {
+    /// Whether a node was heard only just.
+    pub fn is_lively(&self, node: &str, now: Instant) -> bool {
         let all = self.lock();
-        all.get(node)
-            .is_some_and(|pulse| now.duration_since(pulse.seen) < time)
+        all.get(node).is_some_and(|pulse| pulse.is_lively(now))
     }
 
-    /// Whether any node at all was heard within a time.
-    pub fn anybody_within(&self, time: Duration, now: Instant) -> bool {
-        let all = self.lock();
-        all.values()
-            .any(|pulse| now.duration_since(pulse.seen) < time)
+    /// Whether any node at all was heard only just.
+    pub fn anybody_is_lively(&self, now: Instant) -> bool {
+        self.lock().values().any(|pulse| pulse.is_lively(now))
     }
 
     /// Forgets a node that does not exist.
@@ -111,14 +137,35 @@ mod tests {
         assert_eq!(pulses.silent_in("a", silence, at(12)), None);
         assert!(pulses.hear("a", lease(5), silence, at(13)));
         assert_eq!(pulses.silent_in("a", silence, at(13)), Some(silence));
-        assert!(pulses.heard_within("a", Duration::from_secs(4), at(16)));
-        assert!(!pulses.heard_within("a", Duration::from_secs(4), at(17)));
+        assert!(pulses.is_lively("a", at(16)));
+        assert!(!pulses.is_lively("a", at(17)));
         // One without any lease has its time too, from the first look.
         assert_eq!(pulses.silent_in("b", silence, at(0)), Some(silence));
         assert_eq!(pulses.silent_in("b", silence, at(8)), None);
-        assert!(pulses.anybody_within(Duration::from_secs(4), at(16)));
-        assert!(!pulses.anybody_within(Duration::from_secs(4), at(17)));
+        assert!(pulses.anybody_is_lively(at(16)));
+        assert!(!pulses.anybody_is_lively(at(17)));
         pulses.forget("b");
         assert_eq!(pulses.silent_in("b", silence, at(9)), Some(silence));
+    }
+
+    /// A kubelet renews every 10 s a lease that holds for 40.
+    #[test]
+    fn a_node_may_be_silent_for_as_long_as_its_lease_holds() {
+        let (pulses, start) = (Pulses::default(), Instant::now());
+        let (usual, long) = (Duration::from_secs(8), Duration::from_secs(40));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let lease = |second| Timestamp::from_second(second).ok();
+        assert_eq!(pulses.silence_of("k", usual), usual);
+        assert!(pulses.hear("k", lease(1), long, start));
+        assert_eq!(pulses.silence_of("k", usual), long);
+        assert_eq!(
+            pulses.silent_in("k", usual, at(10)),
+            Some(Duration::from_secs(30))
+        );
+        assert!(pulses.is_lively("k", at(10)));
+        assert!(!pulses.hear("k", lease(2), long, at(10)));
+        assert_eq!(pulses.silent_in("k", usual, at(50)), None);
+        assert!(pulses.hear("k", lease(3), usual, at(51)));
+        assert_eq!(pulses.silent_in("k", usual, at(51)), Some(usual));
     }
 }
