@@ -12,12 +12,15 @@
 //! device has to be in the container's devpts) and sends the master end back
 //! over a socket.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_runtime::monitor::protocol::ContainerState as LiveState;
 use oci_spec::runtime::{Process, UserBuilder};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -44,6 +47,8 @@ mod output;
 
 /// What `exec_sync` collects of each stream; more is an error that says so.
 const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
+/// How long the runtime may take to make a program that nobody wants any more.
+const MAKING: Duration = Duration::from_secs(5);
 /// How long the terminal of a program that has ended already is looked for.
 const LATE_TERMINAL: Duration = Duration::from_millis(250);
 
@@ -129,10 +134,7 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(runtime_failed)?;
-        let mut guard = EndOnDrop {
-            pid_file: prepared.files.pid(),
-            armed: true,
-        };
+        let mut guard = EndOnDrop::of(&prepared.files, &child);
         let collected = collect(&mut child);
         let outcome = if timeout.is_zero() {
             collected.await
@@ -192,10 +194,7 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(runtime_failed)?;
-        let mut guard = EndOnDrop {
-            pid_file: prepared.files.pid(),
-            armed: true,
-        };
+        let mut guard = EndOnDrop::of(&prepared.files, &child);
         let feed = child
             .stdin
             .take()
@@ -239,10 +238,7 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(runtime_failed)?;
-        let mut guard = EndOnDrop {
-            pid_file: prepared.files.pid(),
-            armed: true,
-        };
+        let mut guard = EndOnDrop::of(&prepared.files, &child);
         let stderr = child.stderr.take();
         let received = console.receive();
         tokio::pin!(received);
@@ -420,15 +416,59 @@ impl Engine {
 /// Kills the program of a client that went away: its future was dropped.
 struct EndOnDrop {
     pid_file: PathBuf,
+    /// The runtime, which makes the program and waits for it.
+    runtime: Option<OwnedFd>,
     armed: bool,
+}
+
+impl EndOnDrop {
+    fn of(files: &ExecFiles, runtime: &Child) -> EndOnDrop {
+        let pid = runtime.id().and_then(|id| i32::try_from(id).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw);
+        EndOnDrop {
+            pid_file: files.pid(),
+            // It was not waited for, so the number is its own.
+            runtime: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            armed: true,
+        }
+    }
 }
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        if self.armed {
-            kill_by_pid_file(&self.pid_file);
+        if !self.armed || kill_by_pid_file(&self.pid_file) {
+            return;
         }
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        // The runtime still makes the program, or has ended. Whoever drops a future
+        // cannot wait, so somebody else does.
+        let pid_file = std::mem::take(&mut self.pid_file);
+        std::thread::spawn(move || end_when_made(&pid_file, &runtime));
     }
+}
+
+/// Kills a program as soon as its runtime says which it is. Without it being said
+/// there is no program, or there is none any more.
+fn end_when_made(pid_file: &std::path::Path, runtime: &OwnedFd) {
+    let has_ended = || {
+        let mut ends = [PollFd::new(runtime, PollFlags::IN)];
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        !matches!(poll(&mut ends, Some(&now)), Ok(0))
+    };
+    let deadline = Instant::now() + MAKING;
+    while !has_ended() && Instant::now() < deadline {
+        if kill_by_pid_file(pid_file) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Written after the other files went.
+    let _ = std::fs::remove_file(pid_file);
 }
 
 /// Ends the program and then the runtime that waits for it.
@@ -447,7 +487,9 @@ async fn end_program(pid_file: &std::path::Path, child: &mut Child) {
 /// The runtime wrote the program's number as the host sees it. The number
 /// cannot have passed to another process: the runtime has not waited for its
 /// child yet, and until then the kernel keeps the number.
-fn kill_by_pid_file(pid_file: &std::path::Path) {
+///
+/// Whether there was a number.
+fn kill_by_pid_file(pid_file: &std::path::Path) -> bool {
     let pid = std::fs::read_to_string(pid_file)
         .ok()
         .and_then(|text| text.trim().parse::<i32>().ok())
@@ -456,6 +498,7 @@ fn kill_by_pid_file(pid_file: &std::path::Path) {
         // It may have ended by itself.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
+    pid.is_some()
 }
 
 /// Reads both streams to their ends, and the status.
@@ -543,6 +586,33 @@ mod tests {
             .kill_on_drop(true)
             .spawn()
             .unwrap()
+    }
+
+    /// The client went away while the runtime still made the program.
+    #[tokio::test]
+    async fn a_program_that_is_made_after_its_client_went_away_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ExecFiles::create(folder.path(), b"{}").unwrap();
+        // A runtime waits for its program; this one's program is made when `go` is there.
+        let script =
+            "while [ ! -e go ]; do sleep 0.01; done; sleep 1000 & echo $! >pid; mv pid $0; wait";
+        let mut runtime = Command::new("sh")
+            .args(["-c", script])
+            .arg(files.pid())
+            .current_dir(folder.path())
+            .spawn()
+            .unwrap();
+        drop(EndOnDrop::of(&files, &runtime));
+        drop(files);
+        std::fs::write(folder.path().join("go"), "").unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), runtime.wait());
+        ended.await.expect("its program is ended").unwrap();
+        let left = || std::fs::read_dir(folder.path()).unwrap().count();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while left() > 1 {
+            assert!(Instant::now() < deadline, "the number is left");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]
