@@ -125,6 +125,9 @@ pub struct PodRecord {
     pub network_by: NetworkBy,
     /// The network it got; none on the host's network.
     pub network: Option<PodNetwork>,
+    /// When its end failed last, in nanoseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_failed_at: Option<i64>,
 }
 
 /// Who makes the network of a sandbox; chosen when the sandbox is made.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use berth_runtime::clock::now_nanoseconds;
 use berth_runtime::monitor::protocol::EXITS_FOLDER;
 
 use super::error::{Error, Failures};
@@ -14,6 +15,18 @@ use super::records::lock::LockedPod;
 use super::records::{ContainerPhase, PodPhase, PodRecord, files as record_files};
 use super::sandbox::{gone_is_none, network_error};
 use super::{Engine, monitor_link, mount_table};
+
+/// Every command opens an engine. One pod whose end fails, because a plugin hangs or a
+/// file system is read-only, must not make each of them wait for it.
+const END_AGAIN_NANOSECONDS: i64 = 60_000_000_000;
+
+/// Whether it is time to try an end again. A clock that was set back counts as time.
+fn end_is_due(record: &PodRecord, now: i64) -> bool {
+    record.end_failed_at.is_none_or(|failed_at| {
+        let since = now.saturating_sub(failed_at);
+        !(0..END_AGAIN_NANOSECONDS).contains(&since)
+    })
+}
 
 impl Engine {
     /// Undoes what can be undone; what cannot be is told of in the log, and the
@@ -69,9 +82,12 @@ impl Engine {
         if record.phase == PodPhase::HalfMade {
             return self.undo_half_made(locked, &record).await;
         }
+        if record.phase == PodPhase::Stopping && !end_is_due(&record, now_nanoseconds()) {
+            return Ok(());
+        }
         if record.phase == PodPhase::Stopping {
             tracing::info!(pod = %record.id, "going on with the end of a sandbox");
-            return self.stop_locked(&locked, record).await;
+            return self.stop_again(&locked, record).await;
         }
         let mut failures = Failures::default();
         let listing = self.records().list_containers(&record.id)?;
@@ -86,6 +102,21 @@ impl Engine {
         }
         failures.note(self.remove_nameless_containers(&record.id).await);
         failures.into_result("half-made containers")
+    }
+
+    /// Goes on with an end that another engine began; when that fails, engines that are
+    /// opened soon leave it alone.
+    async fn stop_again(&self, locked: &LockedPod, record: PodRecord) -> Result<(), Error> {
+        let outcome = self.stop_locked(locked, record).await;
+        if outcome.is_err()
+            && let Some(mut record) = self.records().read_pod(locked.id())?
+        {
+            record.end_failed_at = Some(now_nanoseconds());
+            if let Err(error) = locked.write(&record) {
+                tracing::warn!(pod = %record.id, "not noted that its end failed: {}", error.chain());
+            }
+        }
+        outcome
     }
 
     /// Bundles and exits of containers without a record. The pod's lock is held.
@@ -152,5 +183,23 @@ impl Engine {
             }
         }
         failures.into_result("networks of pods that are no more")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{END_AGAIN_NANOSECONDS, end_is_due};
+    use crate::engine::records::tests::pod;
+
+    #[test]
+    fn an_end_that_failed_is_left_alone_for_a_while() {
+        let mut record = pod("a1");
+        assert!(end_is_due(&record, 5));
+        record.end_failed_at = Some(5);
+        assert!(!end_is_due(&record, 5));
+        assert!(!end_is_due(&record, 4 + END_AGAIN_NANOSECONDS));
+        assert!(end_is_due(&record, 5 + END_AGAIN_NANOSECONDS));
+        // The clock was set back.
+        assert!(end_is_due(&record, 4));
     }
 }

@@ -85,6 +85,7 @@ impl Engine {
                 _ => NetworkBy::Netd,
             },
             network: None,
+            end_failed_at: None,
         }
     }
 }

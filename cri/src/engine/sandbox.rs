@@ -132,6 +132,7 @@ impl Engine {
             cgroup,
             network_by: self.network_maker(),
             network: None,
+            end_failed_at: None,
         };
         Ok(SandboxPlan {
             record,

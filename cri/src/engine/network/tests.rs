@@ -22,6 +22,7 @@ fn record(config: v1::PodSandboxConfig) -> PodRecord {
         cgroup: "/berth/a1".to_owned(),
         network_by: NetworkBy::Cni,
         network: None,
+        end_failed_at: None,
     }
 }
 

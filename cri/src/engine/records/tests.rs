@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::engine::id::random_id;
 
-fn pod(id: &str) -> PodRecord {
+pub(crate) fn pod(id: &str) -> PodRecord {
     PodRecord {
         format: FORMAT,
         id: id.to_owned(),
@@ -26,6 +26,7 @@ fn pod(id: &str) -> PodRecord {
         cgroup: format!("/berth/{id}"),
         network_by: NetworkBy::Cni,
         network: None,
+        end_failed_at: None,
     }
 }
 
