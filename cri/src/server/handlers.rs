@@ -34,10 +34,14 @@ pub(super) struct Handlers {
 impl Handlers {
     /// Asks every runtime once.
     pub(super) async fn observe(engine: &Engine) -> Handlers {
-        let images = match engine.images().maps_ids() {
+        // It mounts to find out.
+        let images = engine.images().clone();
+        let look = move || images.maps_ids().map_err(|error| error.chain());
+        let found = tokio::task::spawn_blocking(look).await;
+        let images = match found.unwrap_or_else(|panic| Err(panic.to_string())) {
             Ok(()) => ImageIds::Mapped,
-            Err(error) => {
-                tracing::warn!("no user namespaces for pods: {}", error.chain());
+            Err(reason) => {
+                tracing::warn!("no user namespaces for pods: {reason}");
                 ImageIds::Host
             }
         };

@@ -15,6 +15,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// How long a manager may be busy with others.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Whom to tell, if anybody.
 #[derive(Debug)]
 pub struct ServiceManager {
@@ -91,8 +94,9 @@ fn connect(name: &str) -> std::io::Result<(UnixDatagram, SocketAddr)> {
         None => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A manager that hangs must not hang the server.
-    socket.set_nonblocking(true)?;
+    // A manager that hangs must not hang the server; one that is busy, with its queue full
+    // for a moment, must hear all the same that the server is ready.
+    socket.set_write_timeout(Some(PATIENCE))?;
     Ok((socket, address))
 }
 
@@ -153,5 +157,34 @@ mod tests {
         assert_eq!(watchdog(Some("1000000"), Some("1")), None);
         assert_eq!(watchdog(Some("0"), None), None);
         assert_eq!(watchdog(None, None), None);
+    }
+
+    #[test]
+    fn a_manager_that_is_busy_for_a_moment_hears_it_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let others = UnixDatagram::unbound().unwrap();
+        others.set_nonblocking(true).unwrap();
+        while others.send_to(b"STATUS=busy", &path).is_ok() {}
+        let manager = ServiceManager {
+            socket: Some(connect(path.to_str().unwrap()).unwrap()),
+            watchdog: None,
+        };
+        let heard = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            listener
+                .set_read_timeout(Some(Duration::from_secs(60)))
+                .unwrap();
+            let mut buffer = [0; 200];
+            loop {
+                let read = listener.recv(&mut buffer).unwrap();
+                if buffer[..read].starts_with(b"READY=1") {
+                    return;
+                }
+            }
+        });
+        manager.ready();
+        heard.join().unwrap();
     }
 }
