@@ -263,7 +263,7 @@ impl Cni {
             return Ok(());
         }
         let lock = self.attachments.lock_pod(pod_id, self.patience()).await?;
-        match self.attachments.read(pod_id)? {
+        match self.read_attachment(pod_id)? {
             Some(attachment) => self.delete(attachment, lock).await,
             None => self.attachments.remove(pod_id, lock),
         }
@@ -277,7 +277,7 @@ impl Cni {
     /// `Invalid` for a pod that is not attached, `Plugin` with what is wrong.
     pub async fn check(&self, pod_id: &str) -> Result<(), Error> {
         let lock = self.attachments.lock_pod(pod_id, self.patience()).await?;
-        let Some(attachment) = self.attachments.read(pod_id)? else {
+        let Some(attachment) = self.read_attachment(pod_id)? else {
             self.attachments.remove(pod_id, lock)?;
             let text = format!("pod {pod_id} is not attached by plugins");
             return Err(Error::new(ErrorKind::Invalid, text));
@@ -414,6 +414,20 @@ impl Cni {
         let mut pod_network = pod_network(&attachment.network, request, &outcome)?;
         pod_network.notes = request.notes(&attachment.network);
         Ok((pod_network, outcome.raw))
+    }
+
+    /// A record. Plugins are looked for where they were when the pod was attached, then
+    /// where they are by now: an operator may have moved them.
+    fn read_attachment(&self, pod_id: &str) -> Result<Option<Attachment>, Error> {
+        let mut found = self.attachments.read(pod_id)?;
+        if let Some(attachment) = &mut found {
+            for directory in &self.settings.bin_dirs {
+                if !attachment.bin_dirs.contains(directory) {
+                    attachment.bin_dirs.push(directory.clone());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// DEL of every plugin in reverse order, then the record goes.

@@ -98,6 +98,10 @@ fn watch(directory: &Path) -> io::Result<AsyncFd<OwnedFd>> {
         | WatchFlags::MOVE_SELF
         | WatchFlags::ONLYDIR;
     inotify::add_watch(&descriptor, directory, changes)?;
+    // A link that is made to lead elsewhere changes nothing where it led.
+    for holder in holders_of_links(directory) {
+        let _ = inotify::add_watch(&descriptor, holder, changes);
+    }
     for entry in std::fs::read_dir(directory)?.flatten() {
         if entry.path().is_dir() {
             // One that went meanwhile is told of by the watch above.
@@ -108,6 +112,22 @@ fn watch(directory: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     // under it. An `OwnedFd` keeps its descriptor, and this crate forbids unsafe.
     #[expect(deprecated)]
     AsyncFd::new(descriptor)
+}
+
+/// The directories in which the links stand that lead to a directory.
+fn holders_of_links(directory: &Path) -> Vec<PathBuf> {
+    let mut holders = Vec::new();
+    let mut place = directory.to_owned();
+    // The kernel follows no more than 40 (path_resolution(7)).
+    for _ in 0..40 {
+        let Ok(target) = std::fs::read_link(&place) else {
+            break;
+        };
+        let holder = place.parent().unwrap_or(Path::new("/")).to_owned();
+        place = holder.join(target);
+        holders.push(holder);
+    }
+    holders
 }
 
 /// Waits for a change, then until there is none for a while.
@@ -162,5 +182,43 @@ fn tell(directory: &Path, reading: &Reading) {
             "CNI: this network counts"
         ),
         None => tracing::warn!("CNI: {}: no network", directory.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_that_is_made_to_lead_elsewhere_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            let directory = folder.path().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            let text = format!(
+                r#"{{"cniVersion": "1.0.0", "name": "{name}", "plugins": [{{"type": "bridge"}}]}}"#
+            );
+            std::fs::write(directory.join("net.conflist"), text).unwrap();
+        }
+        let (link, next) = (folder.path().join("net.d"), folder.path().join("next"));
+        symlink("one", &link).unwrap();
+        let watched = Watched::start(&link);
+        let name = || {
+            let reading = watched.reading();
+            reading.network.as_ref().map(|network| network.name.clone())
+        };
+        assert_eq!(name().as_deref(), Some("one"));
+        symlink("two", &next).unwrap();
+        std::fs::rename(&next, &link).unwrap();
+        let seen = async {
+            while name().as_deref() != Some("two") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), seen)
+            .await
+            .expect("the other directory is read");
     }
 }
