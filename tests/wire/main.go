@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -58,6 +59,7 @@ var kinds = []struct {
 	{"coordination.k8s.io/v1", &coordinationv1.Lease{}},
 	{"discovery.k8s.io/v1", &discoveryv1.EndpointSlice{}},
 	{"events.k8s.io/v1", &eventsv1.Event{}},
+	{"node.k8s.io/v1", &nodev1.RuntimeClass{}},
 	{"policy/v1", &policyv1.Eviction{}},
 	{"policy/v1", &policyv1.PodDisruptionBudget{}},
 	{"scheduling.k8s.io/v1", &schedulingv1.PriorityClass{}},

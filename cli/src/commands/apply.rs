@@ -197,10 +197,14 @@ fn wanted(value: Value, namespace: Option<&str>) -> std::result::Result<Wanted, 
     })
 }
 
-/// Namespaces first: others are in them. The order is the file's otherwise.
+/// Namespaces first: others are in them. Classes next to them: pods name them. The order is the file's otherwise.
 fn in_order(objects: &[Wanted]) -> Vec<&Wanted> {
-    let is_first =
-        |object: &&Wanted| !matches!(object.kind.plural, "namespaces" | "priorityclasses");
+    let is_first = |object: &&Wanted| {
+        !matches!(
+            object.kind.plural,
+            "namespaces" | "priorityclasses" | "runtimeclasses"
+        )
+    };
     let mut ordered: Vec<&Wanted> = objects.iter().collect();
     ordered.sort_by_key(is_first);
     ordered

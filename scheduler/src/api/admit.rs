@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 use crate::api::{
     Api, defaults,
     error::{ApiError, FieldError},
-    kind::{Kind, by_plural},
+    kind::{Kind, Subresource, by_plural},
     object,
     patch::managed::{self, Operation, Writer},
     validate,
     write::{Account, FieldValidation, Part, Place, WriteOptions},
 };
+
+/// What a pod is given by its RuntimeClass.
+mod runtime_class;
 
 /// Looks for fields that the kind does not have.
 ///
@@ -93,11 +96,12 @@ fn check_type(kind: &Kind, value: &mut Value) -> Result<(), ApiError> {
 ///
 /// # Errors
 ///
-/// 403 for a priority class that does not exist.
+/// 403 for a class of priority or runtime that does not exist or does not fit.
 pub async fn create(api: &Api, kind: &'static Kind, value: &mut Value) -> Result<(), ApiError> {
     if kind.kind == "Pod" {
         set_priority(api, kind, value).await?;
         set_pull_secrets(api, value).await?;
+        runtime_class::complete(api, kind, value).await?;
     }
     defaults::set_defaults(kind, value);
     Ok(())
@@ -222,10 +226,18 @@ pub fn validate_create(kind: &'static Kind, value: &Value) -> Vec<FieldError> {
     validate::create(kind, value)
 }
 
-/// Every broken rule of a changed object.
+/// Every broken rule of an object of which a part was changed.
 #[must_use]
-pub fn validate_update(kind: &'static Kind, current: &Value, next: &Value) -> Vec<FieldError> {
-    validate::update(kind, next, current)
+pub fn validate_update(
+    kind: &'static Kind,
+    part: Part,
+    current: &Value,
+    next: &Value,
+) -> Vec<FieldError> {
+    match part {
+        Part::Resize => validate::resize(kind, next, current),
+        _ => validate::update(kind, next, current),
+    }
 }
 
 /// Notes in `metadata.managedFields` who wrote which field.
@@ -242,7 +254,7 @@ pub fn track(
     let writer = Writer {
         manager: options.manager.clone(),
         operation: Operation::Update,
-        subresource: (part == Part::Status).then_some("status"),
+        subresource: part.subresource().map(Subresource::path),
         now: Timestamp::now(),
     };
     managed::track(kind, before, after, &writer);

@@ -6,7 +6,7 @@
 //!
 //! | what | which |
 //! |---|---|
-//! | read | all Nodes, Pods, Services, EndpointSlices, Namespaces, PriorityClasses |
+//! | read | all Nodes, Pods, Services, EndpointSlices, Namespaces, PriorityClasses, RuntimeClasses |
 //! | read | ConfigMaps, Secrets and ServiceAccounts that a pod bound to it names, one by one |
 //! | write | its own Node and CSINode, and its Lease in `kube-node-lease` |
 //! | write | the status of pods bound to it; it deletes and evicts only those |
@@ -134,11 +134,11 @@ async fn node_may(api: &Api, node: &str, attempt: &Attempt<'_>) -> Result<bool, 
     let writes = matches!(attempt.verb, Verb::Update | Verb::Patch);
     let is_own = target.name.as_deref() == Some(node);
     Ok(match (target.kind.kind, target.subresource) {
-        ("Node" | "Pod" | "Service" | "EndpointSlice" | "Namespace" | "PriorityClass", None)
-            if reads =>
-        {
-            true
-        }
+        (
+            "Node" | "Pod" | "Service" | "EndpointSlice" | "Namespace" | "PriorityClass"
+            | "RuntimeClass",
+            None,
+        ) if reads => true,
         ("Node", None | Some(Subresource::Status)) if writes => is_own,
         ("Node", None) => attempt.verb == Verb::Create,
         ("CSINode", None) => attempt.verb == Verb::Create || (is_own && (reads || writes)),

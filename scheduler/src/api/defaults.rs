@@ -74,6 +74,12 @@ pub fn begin_status(kind: &Kind, object: &mut Value) {
     }
 }
 
+/// The class of service of a pod, by what its containers ask for.
+#[must_use]
+pub fn quality_of_service(pod: &Value) -> &'static str {
+    pod::quality_of_service(pod)
+}
+
 fn fill_service(service: &mut Value) {
     let spec = inside(service, "spec");
     fill_text(spec, "type", "ClusterIP");

@@ -363,10 +363,10 @@ async fn update(
 }
 
 fn half(subresource: Option<Subresource>) -> Part {
-    if subresource == Some(Subresource::Status) {
-        Part::Status
-    } else {
-        Part::Wanted
+    match subresource {
+        Some(Subresource::Status) => Part::Status,
+        Some(Subresource::Resize) => Part::Resize,
+        _ => Part::Wanted,
     }
 }
 
@@ -461,7 +461,9 @@ fn patch_kind(call: &Call, target: &Target) -> Result<PatchKind, ApiError> {
             Ok(PatchKind::Apply(Apply {
                 manager: manager.to_owned(),
                 force: call.parameters.is_true("force"),
-                subresource: (target.subresource == Some(Subresource::Status)).then_some("status"),
+                subresource: half(target.subresource)
+                    .subresource()
+                    .map(Subresource::path),
                 now: jiff::Timestamp::now(),
             }))
         }

@@ -17,6 +17,8 @@ pub enum Scope {
 pub enum Subresource {
     /// The observed half of an object; writes to it leave the wanted half alone.
     Status,
+    /// What the containers of a running pod ask for and may use.
+    Resize,
     /// The number of replicas, in one shape for all kinds that have it.
     Scale,
     /// Ties a pod to a node, once.
@@ -41,6 +43,7 @@ impl Subresource {
     pub fn path(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Resize => "resize",
             Self::Scale => "scale",
             Self::Binding => "binding",
             Self::Eviction => "eviction",
@@ -231,6 +234,7 @@ pub static KINDS: &[Kind] = &[
         categories: ALL,
         subresources: &[
             Subresource::Status,
+            Subresource::Resize,
             Subresource::Binding,
             Subresource::Eviction,
             Subresource::Log,
@@ -299,6 +303,16 @@ pub static KINDS: &[Kind] = &[
         short_names: &["ev"],
         stored_as: Some(""),
         ..namespaced("events.k8s.io", "events", "event", "Event")
+    },
+    // Which of a node's runtimes a pod wants, under a name of the cluster.
+    Kind {
+        scope: Scope::Cluster,
+        ..namespaced(
+            "node.k8s.io",
+            "runtimeclasses",
+            "runtimeclass",
+            "RuntimeClass",
+        )
     },
     Kind {
         short_names: &["pdb"],

@@ -188,6 +188,7 @@ pub fn definitions() -> Map<String, Value> {
         api::coordination::v1::Lease,
         api::discovery::v1::EndpointSlice,
         api::events::v1::Event,
+        api::node::v1::RuntimeClass,
         api::policy::v1::Eviction,
         api::policy::v1::PodDisruptionBudget,
         api::scheduling::v1::PriorityClass,

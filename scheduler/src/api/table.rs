@@ -89,6 +89,7 @@ fn layout(kind: &Kind) -> Layout {
         ("coordination.k8s.io", "Lease") => cluster::LEASES,
         ("scheduling.k8s.io", "PriorityClass") => cluster::PRIORITY_CLASSES,
         ("storage.k8s.io", "CSINode") => cluster::CSI_NODES,
+        ("node.k8s.io", "RuntimeClass") => cluster::RUNTIME_CLASSES,
         ("policy", "PodDisruptionBudget") => plain::BUDGETS,
         _ => plain::ANYTHING,
     }

@@ -6,6 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service},
+    node::v1::RuntimeClass,
 };
 use kube::{
     Api as Client, ResourceExt,
@@ -592,4 +593,99 @@ async fn discovery_names_what_is_served() {
     assert!(by_name.contains_key("pods") && by_name.contains_key("pods/log"));
     assert_eq!(fixture.client.apiserver_version().await.unwrap().major, "1");
     assert!(fixture.api.is_current().await.unwrap());
+}
+
+/// `pods/NAME/resize` is about resources, whatever else its body says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_resized_by_a_path_of_its_own() {
+    let fixture = fixture().await;
+    let pods: Client<Pod> = Client::namespaced(fixture.client.clone(), "default");
+    let mut pod = pod("a");
+    let asks = json!({"requests": {"cpu": "1"}});
+    pod.spec.as_mut().unwrap().containers[0].resources = serde_json::from_value(asks).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let path = "/api/v1/namespaces/default/pods/a/resize";
+    let ask = |patch: Value, kind: &str, query: &str| {
+        http::Request::patch(format!("{path}{query}"))
+            .header("content-type", format!("application/{kind}"))
+            .body(patch.to_string().into_bytes())
+            .unwrap()
+    };
+    let patch = json!({
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"nodeName": "n", "containers": [
+            {"name": "c", "image": "other", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "2500m"}}}]},
+    });
+    let request = ask(patch, "strategic-merge-patch+json", "?fieldManager=me");
+    let resized: Pod = fixture.client.request(request).await.unwrap();
+    let spec = resized.spec.as_ref().unwrap();
+    assert_eq!(spec.containers[0].image.as_deref(), Some("i"));
+    assert_eq!((&spec.node_name, resized.labels().len()), (&None, 0));
+    let resources = serde_json::to_value(&spec.containers[0].resources).unwrap();
+    assert_eq!(
+        resources,
+        json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2500m"}})
+    );
+    assert_eq!(resized.metadata.generation, Some(2));
+    let managers = resized.metadata.managed_fields.as_ref().unwrap();
+    let mine = managers
+        .iter()
+        .find(|one| one.manager.as_deref() == Some("me"));
+    assert_eq!(mine.unwrap().subresource.as_deref(), Some("resize"));
+
+    let config = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1500m"}}}]},
+    });
+    let request = ask(config, "apply-patch+yaml", "?fieldManager=you&force=true");
+    let applied: Pod = fixture.client.request(request).await.unwrap();
+    let containers = &applied.spec.as_ref().unwrap().containers;
+    let resources = serde_json::to_value(&containers[0].resources).unwrap();
+    assert_eq!(
+        resources,
+        json!({"requests": {"cpu": "1500m"}, "limits": {"cpu": "2500m"}})
+    );
+
+    // As a whole object too; and what is wrong is told.
+    let mut whole = applied.clone();
+    whole.spec.as_mut().unwrap().containers[0].resources = None;
+    let put = http::Request::put(path)
+        .body(serde_json::to_vec(&whole).unwrap())
+        .unwrap();
+    let (code, reason, message) = api_error(fixture.client.request::<Pod>(put).await);
+    assert_eq!((code, reason.as_str()), (422, "Invalid"), "{message}");
+    assert!(message.contains("cannot be removed"), "{message}");
+    let read = http::Request::get(path).body(Vec::new()).unwrap();
+    let read: Pod = fixture.client.request(read).await.unwrap();
+    assert_eq!(read.spec, applied.spec);
+}
+
+/// A pod of a class that nobody made is refused; one of a class has what the class says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_class_completes_its_pods() {
+    let fixture = fixture().await;
+    let pods: Client<Pod> = Client::namespaced(fixture.client.clone(), "default");
+    let classes: Client<RuntimeClass> = Client::all(fixture.client.clone());
+    let mut pod = pod("a");
+    pod.spec.as_mut().unwrap().runtime_class_name = Some("sandboxed".to_owned());
+    let (code, _, message) = api_error(pods.create(&PostParams::default(), &pod).await);
+    assert_eq!(code, 403);
+    assert_eq!(
+        message,
+        "pods \"a\" is forbidden: pod rejected: RuntimeClass \"sandboxed\" not found"
+    );
+    let class = serde_json::from_value(json!({
+        "metadata": {"name": "sandboxed"}, "handler": "runsc",
+        "overhead": {"podFixed": {"memory": "64Mi"}},
+        "scheduling": {"nodeSelector": {"has": "runsc"}},
+    }))
+    .unwrap();
+    classes
+        .create(&PostParams::default(), &class)
+        .await
+        .unwrap();
+    let made = pods.create(&PostParams::default(), &pod).await.unwrap();
+    let spec = serde_json::to_value(&made.spec).unwrap();
+    assert_eq!(spec["overhead"], json!({"memory": "64Mi"}));
+    assert_eq!(spec["nodeSelector"], json!({"has": "runsc"}));
 }

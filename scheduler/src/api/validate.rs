@@ -22,6 +22,10 @@ pub mod names;
 mod plain;
 /// Rules of a pod's spec.
 mod pod;
+/// What of a running pod may be resized.
+mod resize;
+/// Rules of RuntimeClasses.
+mod runtime_class;
 /// Rules of Services and EndpointSlices.
 mod services;
 /// Rules of a pod's volumes.
@@ -58,6 +62,19 @@ pub fn update(kind: &Kind, object: &Value, before: &Value) -> Vec<FieldError> {
     checks.found
 }
 
+/// The broken rules of a pod whose containers shall have other resources.
+#[must_use]
+pub fn resize(kind: &Kind, object: &Value, before: &Value) -> Vec<FieldError> {
+    let wrong = settle::wrong_types(kind, object);
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    let mut checks = Checks::default();
+    check(kind, object, &mut checks);
+    resize::check(object, before, &mut checks);
+    checks.found
+}
+
 /// The paths of fields that no type has, as `spec.containers[0].imagee`.
 ///
 /// With `fieldValidation=Strict` they are an error (`strict decoding error: unknown field
@@ -90,6 +107,7 @@ fn check(kind: &Kind, object: &Value, checks: &mut Checks) {
         ("coordination.k8s.io", "Lease") => plain::check_lease(object, checks),
         ("scheduling.k8s.io", "PriorityClass") => plain::check_priority_class(object, checks),
         ("policy", "PodDisruptionBudget") => workloads::check_budget(object, checks),
+        ("node.k8s.io", "RuntimeClass") => runtime_class::check(object, checks),
         _ => {}
     }
 }
@@ -117,6 +135,9 @@ fn check_update(kind: &Kind, object: &Value, before: &Value, checks: &mut Checks
         }
         ("scheduling.k8s.io", "PriorityClass") => {
             plain::check_priority_class_update(object, before, checks);
+        }
+        ("node.k8s.io", "RuntimeClass") => {
+            checks.unchanged("handler", &object["handler"], &before["handler"]);
         }
         _ => {}
     }

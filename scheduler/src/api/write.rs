@@ -98,8 +98,22 @@ pub enum Part {
     Wanted,
     /// What is observed.
     Status,
+    /// Of what is wanted only the resources of a pod's containers.
+    Resize,
     /// Both: for changes that the server itself makes.
     Both,
+}
+
+impl Part {
+    /// The subresource whose path is about this part.
+    #[must_use]
+    pub fn subresource(self) -> Option<Subresource> {
+        match self {
+            Part::Status => Some(Subresource::Status),
+            Part::Resize => Some(Subresource::Resize),
+            Part::Wanted | Part::Both => None,
+        }
+    }
 }
 
 /// The outcome of a write.
@@ -322,7 +336,12 @@ impl Api {
         }
         let mut errors = new_finalizers(&current.value, next);
         if part != Part::Both {
-            errors.extend(admit::validate_update(place.kind, &current.value, next));
+            errors.extend(admit::validate_update(
+                place.kind,
+                part,
+                &current.value,
+                next,
+            ));
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(place.kind, &place.name, &errors).into());
@@ -561,6 +580,14 @@ fn keep_other_half(kind: &Kind, part: Part, current: &Value, wanted: Value) -> V
             next
         }
         Part::Wanted => wanted,
+        Part::Resize => {
+            let mut next = current.clone();
+            for list in ["containers", "initContainers"] {
+                copy_resources(&wanted["spec"][list], &mut next["spec"], list);
+            }
+            object::copy_meta(&wanted, &mut next, "managedFields");
+            next
+        }
         Part::Status => {
             let mut next = current.clone();
             copy_field(&wanted, &mut next, "status");
@@ -571,6 +598,17 @@ fn keep_other_half(kind: &Kind, part: Part, current: &Value, wanted: Value) -> V
             // Server-side apply keeps its account of fields in the object that it returns.
             object::copy_meta(&wanted, &mut next, "managedFields");
             next
+        }
+    }
+}
+
+/// Gives each container the resources that the one of its name has in `from`.
+fn copy_resources(from: &Value, spec: &mut Value, list: &str) {
+    let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        let mut wanted = from.as_array().into_iter().flatten();
+        if let Some(wanted) = wanted.find(|one| one["name"] == container["name"]) {
+            copy_field(wanted, container, "resources");
         }
     }
 }

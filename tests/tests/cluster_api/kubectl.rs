@@ -269,7 +269,13 @@ fn wait_and_watch_see_what_others_write() {
 fn the_api_describes_itself() {
     let server = Server::start();
     let resources = server.prints(&["api-resources"]);
-    for line in ["pods", "deployments", "endpointslices", "priorityclasses"] {
+    for line in [
+        "pods",
+        "deployments",
+        "endpointslices",
+        "priorityclasses",
+        "runtimeclasses",
+    ] {
         assert!(
             resources.lines().any(|one| one.starts_with(line)),
             "{resources}"

@@ -206,7 +206,7 @@ pub(super) fn subresource_facts(
         kind,
     };
     match subresource {
-        Subresource::Status => (
+        Subresource::Status | Subresource::Resize => (
             of(kind.group, kind.version, kind.kind),
             &["get", "patch", "update"],
         ),

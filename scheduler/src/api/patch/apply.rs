@@ -10,7 +10,7 @@
 //! The rules are structured-merge-diff's, so that a manifest which is applied by
 //! two programs to two servers ends in the same object and the same conflicts.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Apply,
@@ -117,7 +117,9 @@ fn keep_own_half(kind: &Kind, how: &Apply, wanted: &mut Value) {
     let Some(fields) = wanted.as_object_mut() else {
         return;
     };
-    if how.subresource == Some("status") {
+    if how.subresource == Some("resize") {
+        keep_resources(fields);
+    } else if how.subresource == Some("status") {
         fields.retain(|name, _| {
             ["apiVersion", "kind", "metadata", "status"].contains(&name.as_str())
         });
@@ -128,6 +130,19 @@ fn keep_own_half(kind: &Kind, how: &Apply, wanted: &mut Value) {
         }
     } else if kind.has(Subresource::Status) {
         fields.remove("status");
+    }
+}
+
+/// An apply to a pod's `/resize` is about what its containers may use.
+fn keep_resources(fields: &mut Map<String, Value>) {
+    fields.remove("status");
+    let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    spec.retain(|name, _| ["containers", "initContainers"].contains(&name.as_str()));
+    let lists = spec.values_mut().filter_map(Value::as_array_mut);
+    for container in lists.flatten().filter_map(Value::as_object_mut) {
+        container.retain(|name, _| ["name", "resources"].contains(&name.as_str()));
     }
 }
 

@@ -267,6 +267,7 @@ pub const FACTS: &[Fact] = &[
     map("api.core.v1.ServiceStatus", "conditions", TYPE),
     set("api.core.v1.VolumeMount", "bindMountOptions"),
     set("api.discovery.v1.Endpoint", "addresses"),
+    atomic("api.node.v1.Scheduling", "nodeSelector"),
     Fact {
         definition: "api.policy.v1.PodDisruptionBudgetSpec",
         field: "selector",

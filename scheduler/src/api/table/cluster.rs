@@ -1,4 +1,4 @@
-//! Nodes, namespaces, leases, priority classes, nodes' storage drivers.
+//! Nodes, namespaces, leases, priority and runtime classes, nodes' storage drivers.
 
 use serde_json::{Value, json};
 
@@ -140,6 +140,24 @@ pub(super) const PRIORITY_CLASSES: Layout = Layout {
             json!(object["globalDefault"] == json!(true)),
             age(object, now),
             json!(text_or(&object["preemptionPolicy"], "")),
+        ]
+    },
+};
+
+pub(super) const RUNTIME_CLASSES: Layout = Layout {
+    columns: &[
+        NAME,
+        string(
+            "Handler",
+            "The runtime of a node's that the class stands for.",
+        ),
+        AGE,
+    ],
+    row: |object, now| {
+        vec![
+            name(object),
+            json!(text_or(&object["handler"], "")),
+            age(object, now),
         ]
     },
 };

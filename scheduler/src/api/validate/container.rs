@@ -16,6 +16,8 @@ pub(super) struct Place<'a> {
     /// Whether it runs before the others.
     pub initial: bool,
     pub host_network: bool,
+    /// The pod's `restartPolicy`.
+    pub restart_policy: &'a str,
     /// The names of the pod's volumes.
     pub volumes: &'a BTreeSet<String>,
 }
@@ -58,6 +60,7 @@ pub(super) fn check(
     check_environment(place.field, one, checks);
     check_mounts(place, &one["volumeMounts"], checks);
     check_resources(&at("resources"), &one["resources"], checks);
+    check_resize_policy(place, one, checks);
     check_security(&at("securityContext"), &one["securityContext"], checks);
     let sidecar = one["restartPolicy"] == "Always";
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -254,7 +257,7 @@ pub(super) fn check_inside(field: &str, path: &str, checks: &mut Checks) {
     }
 }
 
-fn check_resources(field: &str, resources: &Value, checks: &mut Checks) {
+pub(super) fn check_resources(field: &str, resources: &Value, checks: &mut Checks) {
     for side in ["limits", "requests"] {
         for (resource, amount) in resources[side].as_object().into_iter().flatten() {
             let field = format!("{field}.{side}[{resource}]");
@@ -303,6 +306,48 @@ fn check_resources(field: &str, resources: &Value, checks: &mut Checks) {
                 );
             }
             _ => {}
+        }
+    }
+}
+
+fn check_resize_policy(place: &Place<'_>, one: &Value, checks: &mut Checks) {
+    let field = format!("{}.resizePolicy", place.field);
+    if place.initial && one["restartPolicy"] != "Always" && is_set(&one["resizePolicy"]) {
+        checks.invalid(
+            &field,
+            &one["resizePolicy"],
+            "must not be set for init containers",
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (index, policy) in items(&one["resizePolicy"]) {
+        let at = |name: &str| format!("{field}[{index}].{name}");
+        let (resource, restart) = (text(policy, "resourceName"), text(policy, "restartPolicy"));
+        if resource.is_empty() {
+            checks.required(&at("resourceName"), "");
+        }
+        if restart.is_empty() {
+            checks.required(&at("restartPolicy"), "");
+        }
+        checks.one_of(
+            &at("resourceName"),
+            &policy["resourceName"],
+            &["cpu", "memory"],
+        );
+        checks.one_of(
+            &at("restartPolicy"),
+            &policy["restartPolicy"],
+            &["NotRequired", "RestartContainer"],
+        );
+        if place.restart_policy == "Never" && restart == "RestartContainer" {
+            checks.invalid(
+                &at("restartPolicy"),
+                &policy["restartPolicy"],
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+            );
+        }
+        if !seen.insert(resource) {
+            checks.add(FieldError::duplicate(format!("{field}[{index}]"), resource));
         }
     }
 }

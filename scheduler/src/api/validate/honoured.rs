@@ -18,9 +18,8 @@ use crate::{
 
 /// Fields of a pod that berth does not carry out in a cluster although they are harmless
 /// to a pod that runs alone.
-const WARNED: [&str; 4] = [
+const WARNED: [&str; 3] = [
     "evictionResponders",
-    "resizePolicy",
     "seLinuxChangePolicy",
     "schedulingGroup",
 ];

@@ -138,6 +138,7 @@ fn check_containers(field: &str, spec: &Value, volumes: &BTreeSet<String>, check
                 field: &field,
                 initial: list == "initContainers",
                 host_network: spec["hostNetwork"] == json!(true),
+                restart_policy: text(spec, "restartPolicy"),
                 volumes,
             };
             container::check(&place, one, &mut host_ports, checks);

@@ -152,6 +152,24 @@ fn each_rule_of_a_pod_is_told_by_its_field() {
                 "spec.containers[0].resources.limits[speed]: Invalid value: \"speed\": must be a standard resource type",
             ),
             (
+                container(
+                    json!({"resizePolicy": [{"resourceName": "disk", "restartPolicy": "NotRequired"}]}),
+                ),
+                "spec.containers[0].resizePolicy[0].resourceName: Unsupported value: \"disk\"",
+            ),
+            (
+                container(
+                    json!({"resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"},
+                    {"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}),
+                ),
+                "spec.containers[0].resizePolicy[1]: Duplicate value: \"cpu\"",
+            ),
+            (
+                json!({"spec": {"restartPolicy": "Never", "containers": [
+                    {"resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}]}}),
+                "spec.containers[0].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must be 'NotRequired'",
+            ),
+            (
                 container(json!({"readinessProbe": {}})),
                 "spec.containers[0].readinessProbe: Required value: must specify a handler type",
             ),
@@ -635,4 +653,139 @@ proptest! {
         }
         prop_assert!(unknown_fields(kind, &filled).is_empty());
     }
+}
+
+#[test]
+fn each_rule_of_a_runtime_class_is_told_by_its_field() {
+    check_table(
+        "node.k8s.io",
+        "runtimeclasses",
+        &json!({"handler": "runsc", "overhead": {"podFixed": {"cpu": "100m"}},
+            "scheduling": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]}}),
+        &[
+            (json!({"handler": ""}), "handler: Invalid value"),
+            (json!({"handler": "a/b"}), "handler: Invalid value"),
+            (
+                json!({"overhead": {"podFixed": {"speed": "1"}}}),
+                "overhead.podFixed[speed]: Invalid value: \"speed\": must be a standard resource type",
+            ),
+            (
+                json!({"overhead": {"podFixed": {"cpu": "-1"}}}),
+                "overhead.podFixed[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+            ),
+            (
+                json!({"scheduling": {"nodeSelector": {"a": "b/"}}}),
+                "scheduling.nodeSelector: Invalid value",
+            ),
+            (
+                json!({"scheduling": {"tolerations": [{}, {"key": "k", "operator": "Exists"}]}}),
+                "scheduling.tolerations[1]: Duplicate value",
+            ),
+        ],
+    );
+    let kind = by_plural("node.k8s.io", "runtimeclasses").unwrap();
+    let of = |handler: &str| made(kind, json!({ "handler": handler }), &json!({}));
+    let errors = update(kind, &of("runc"), &of("runsc"));
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0]
+            .to_string()
+            .starts_with("handler: Invalid value: \"runc\": field is immutable")
+    );
+}
+
+#[test]
+fn a_resize_changes_processor_and_memory_and_nothing_else() {
+    let kind = by_plural("", "pods").unwrap();
+    let sized = |resources: Value| {
+        json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": resources}],
+            "initContainers": [{"name": "once", "image": "i"},
+                {"name": "side", "image": "i", "restartPolicy": "Always"}]}})
+    };
+    let whole = json!({"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "2"}});
+    let before = made(kind, sized(whole.clone()), &json!({}));
+    let running = json!({"status": {"phase": "Running", "containerStatuses": [
+        {"name": "c", "state": {"running": {}}}]}});
+    let of = |list: &str, index: usize, resources: Value| {
+        let mut changed = before.clone();
+        changed["spec"][list][index]["resources"] = resources;
+        changed
+    };
+    let main = |resources: Value| of("containers", 0, resources);
+    let more =
+        json!({"requests": {"cpu": "2", "memory": "2Mi"}, "limits": {"cpu": "3", "memory": "4Mi"}});
+    for good in [
+        main(whole.clone()),
+        main(more.clone()),
+        of(
+            "initContainers",
+            1,
+            json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}),
+        ),
+    ] {
+        assert_eq!(super::resize(kind, &good, &before), []);
+    }
+    let exact =
+        json!({"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "1", "memory": "1Mi"}});
+    let mut alone = before.clone();
+    alone["spec"]["initContainers"] = json!([]);
+    let mut guaranteed = alone.clone();
+    guaranteed["spec"]["containers"][0]["resources"] = exact;
+    let mut mirrored = before.clone();
+    mirrored["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    let silent = made(kind, before.clone(), &running);
+    let cases = [
+        (
+            guaranteed,
+            &alone,
+            "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change",
+        ),
+        (
+            main(json!({"requests": {"cpu": "1", "memory": "1Mi"}})),
+            &before,
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed: cpu",
+        ),
+        (
+            main(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}})),
+            &before,
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed: memory",
+        ),
+        (
+            main(
+                json!({"requests": {"cpu": "1", "memory": "1Mi", "ephemeral-storage": "1Mi"}, "limits": {"cpu": "2"}}),
+            ),
+            &before,
+            "spec.containers[0].resources.requests: Forbidden: pod resize may not change fields other than cpu and memory: ephemeral-storage",
+        ),
+        (
+            main(json!({"requests": {"cpu": "3", "memory": "1Mi"}, "limits": {"cpu": "2"}})),
+            &before,
+            "spec.containers[0].resources.requests: Invalid value: \"3\": must be less than or equal to cpu limit",
+        ),
+        (
+            of("initContainers", 0, json!({"requests": {"cpu": "1"}})),
+            &before,
+            "spec.initContainers[0].resources: Forbidden",
+        ),
+        (
+            main(more.clone()),
+            &mirrored,
+            "spec: Forbidden: static pods",
+        ),
+        (
+            main(more.clone()),
+            &silent,
+            "spec: Forbidden: Pod running on node without support",
+        ),
+    ];
+    for (changed, before, expected) in cases {
+        let errors = super::resize(kind, &changed, before);
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(
+            errors.iter().any(|error| error.starts_with(expected)),
+            "expected {expected}, found {errors:#?}"
+        );
+    }
+    // By the ordinary path nothing of this changes.
+    assert_ne!(update(kind, &main(more), &before), []);
 }
