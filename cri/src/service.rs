@@ -85,6 +85,15 @@ pub trait CriService: Send + Sync {
         &self,
         request: v1::UpdateContainerResourcesRequest,
     ) -> Result<v1::UpdateContainerResourcesResponse, Status>;
+    /// Changes the limits of a sandbox as a whole. Runtimes are free not to have this call.
+    async fn update_pod_sandbox_resources(
+        &self,
+        _request: v1::UpdatePodSandboxResourcesRequest,
+    ) -> Result<v1::UpdatePodSandboxResourcesResponse, Status> {
+        Err(Status::unimplemented(
+            "UpdatePodSandboxResources is not served",
+        ))
+    }
     /// Opens the log file anew after a rotation.
     async fn reopen_container_log(
         &self,

@@ -46,6 +46,10 @@ mod lives;
 #[path = "cluster_agent/shortage.rs"]
 mod shortage;
 
+/// Other resources for pods that run, and classes of runtimes.
+#[path = "cluster_agent/resize.rs"]
+mod resize;
+
 /// Jobs by the exit codes of real containers.
 #[path = "cluster_agent/jobs.rs"]
 mod jobs;

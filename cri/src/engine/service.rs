@@ -163,6 +163,16 @@ impl CriService for Engine {
         Ok(v1::UpdateContainerResourcesResponse {})
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: v1::UpdatePodSandboxResourcesRequest,
+    ) -> Result<v1::UpdatePodSandboxResourcesResponse, Status> {
+        let id = &request.pod_sandbox_id;
+        self.update_sandbox(id, request.overhead, request.resources)
+            .await?;
+        Ok(v1::UpdatePodSandboxResourcesResponse {})
+    }
+
     async fn reopen_container_log(
         &self,
         request: v1::ReopenContainerLogRequest,

@@ -345,15 +345,11 @@ impl RuntimeService for CriServer {
         &self,
         request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        let v1::UpdatePodSandboxResourcesRequest {
-            pod_sandbox_id,
-            overhead,
-            resources,
-        } = request.into_inner();
-        self.engine
-            .update_sandbox(&pod_sandbox_id, overhead, resources)
-            .await?;
-        Ok(Response::new(v1::UpdatePodSandboxResourcesResponse {}))
+        answer(
+            self.engine
+                .update_pod_sandbox_resources(request.into_inner())
+                .await,
+        )
     }
 }
 

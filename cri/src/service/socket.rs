@@ -147,6 +147,18 @@ impl CriService for CriSocket {
         Ok(reply.into_inner())
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: v1::UpdatePodSandboxResourcesRequest,
+    ) -> Result<v1::UpdatePodSandboxResourcesResponse, Status> {
+        let reply = self
+            .runtime
+            .clone()
+            .update_pod_sandbox_resources(request)
+            .await?;
+        Ok(reply.into_inner())
+    }
+
     async fn reopen_container_log(
         &self,
         request: v1::ReopenContainerLogRequest,

@@ -17,7 +17,10 @@ use crate::{
     demands,
     manifest::quantity,
     placement::priority::CRITICAL,
-    pod::plan::resources::{self, QosClass},
+    pod::{
+        plan::resources::{self, QosClass},
+        worker::status::Pending,
+    },
 };
 
 /// Why a pod cannot run here.
@@ -111,6 +114,50 @@ fn check_resources(spec: &PodSpec, node: &Node, others: &[&Pod]) -> Result<(), R
         let room = room(&name);
         if wanted > 0 && used.saturating_add(wanted) > room {
             return Err(out_of(&name, wanted, used, room));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a pod that runs here can have other resources.
+///
+/// What it does not get more of is not looked at: a node that has promised too much must
+/// not keep a pod from asking for less.
+///
+/// # Errors
+///
+/// `Infeasible` where the node never had so much, `Deferred` where others hold it.
+pub fn resize(pod: &Pod, before: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Pending> {
+    let (Some(spec), Some(before)) = (&pod.spec, &before.spec) else {
+        return Ok(());
+    };
+    let had = demand(before);
+    let room = |name: &str| {
+        let allocatable = node.status.as_ref()?.allocatable.as_ref()?;
+        Some(measure(name, allocatable.get(name)?))
+    };
+    for (name, wanted) in demand(spec) {
+        if had.get(&name).is_some_and(|had| wanted <= *had) {
+            continue;
+        }
+        let room = room(&name).unwrap_or(0);
+        if wanted > room {
+            return Err(Pending {
+                reason: "Infeasible",
+                message: format!(
+                    "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {room}"
+                ),
+            });
+        }
+        let used: i64 = others
+            .iter()
+            .filter_map(|other| demand(other.spec.as_ref()?).get(&name).copied())
+            .sum();
+        if used.saturating_add(wanted) > room {
+            return Err(Pending {
+                reason: "Deferred",
+                message: out_of(&name, wanted, used, room).message,
+            });
         }
     }
     Ok(())

@@ -12,6 +12,7 @@
 //! has ended: a pod that is over is never begun anew, although its sandbox is gone.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -48,6 +49,9 @@ pub struct SavedObjects {
     pub secrets: Vec<Secret>,
     /// Variables that tell of services.
     pub service_variables: Vec<(String, String)>,
+    /// Handlers by the names of their RuntimeClasses.
+    #[serde(default)]
+    pub runtime_classes: BTreeMap<String, String>,
 }
 
 impl SavedObjects {
@@ -57,6 +61,7 @@ impl SavedObjects {
             config_maps: objects.config_maps().cloned().collect(),
             secrets: objects.secrets().cloned().collect(),
             service_variables: objects.service_variables().to_vec(),
+            runtime_classes: objects.runtime_classes().cloned().unwrap_or_default(),
         }
     }
 
@@ -64,6 +69,7 @@ impl SavedObjects {
     pub fn into_objects(self) -> PodObjects {
         PodObjects::new(self.config_maps, self.secrets)
             .with_service_variables(self.service_variables)
+            .with_runtime_classes(self.runtime_classes)
     }
 }
 

@@ -1,16 +1,19 @@
-//! ConfigMaps and Secrets of pods, asked of the server and looked at again.
+//! ConfigMaps, Secrets and RuntimeClasses of pods, asked of the server and looked at again.
 //!
 //! A node may read what its pods name and nothing else, so each is asked for by its
 //! name; pods that name the same one share the answer for a while.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Pod, PodSpec, Secret},
+    node::v1::RuntimeClass,
+};
 use kube::{Api, Client};
 
 use crate::pod::objects::PodObjects;
@@ -25,6 +28,8 @@ pub enum Reference {
     ConfigMap(String),
     /// A Secret, by its name.
     Secret(String),
+    /// A RuntimeClass, by its name.
+    RuntimeClass(String),
 }
 
 /// Everything that a pod refers to, whether it can do without or not.
@@ -82,9 +87,12 @@ pub fn references(spec: &PodSpec) -> BTreeSet<Reference> {
         }
     }
     found.extend(secrets);
+    found.extend(spec.runtime_class_name.clone().map(Reference::RuntimeClass));
     // A reference without a name refers to nothing.
     found.retain(|reference| match reference {
-        Reference::ConfigMap(name) | Reference::Secret(name) => !name.is_empty(),
+        Reference::ConfigMap(name) | Reference::Secret(name) | Reference::RuntimeClass(name) => {
+            !name.is_empty()
+        }
     });
     found
 }
@@ -94,6 +102,8 @@ pub fn references(spec: &PodSpec) -> BTreeSet<Reference> {
 enum Answer {
     ConfigMap(Box<ConfigMap>),
     Secret(Box<Secret>),
+    /// The handler that a RuntimeClass stands for.
+    RuntimeClass(String),
     Missing,
 }
 
@@ -139,15 +149,21 @@ impl ObjectSource {
             stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
         let mut missing = Vec::new();
         let (mut config_maps, mut secrets) = (Vec::new(), Vec::new());
+        let mut handlers = BTreeMap::new();
         for (reference, answer) in answers {
             match answer {
                 Answer::ConfigMap(object) => config_maps.push(*object),
                 Answer::Secret(object) => secrets.push(*object),
+                Answer::RuntimeClass(handler) => {
+                    if let Reference::RuntimeClass(name) = reference {
+                        handlers.insert(name, handler);
+                    }
+                }
                 Answer::Missing => missing.push(reference),
             }
         }
         Ok(Fetched {
-            objects: PodObjects::new(config_maps, secrets),
+            objects: PodObjects::new(config_maps, secrets).with_runtime_classes(handlers),
             missing,
         })
     }
@@ -169,6 +185,11 @@ impl ObjectSource {
                     object.metadata.managed_fields = None;
                     Answer::ConfigMap(Box::new(object))
                 })
+            }
+            Reference::RuntimeClass(name) => {
+                let api: Api<RuntimeClass> = Api::all(client);
+                let found = api.get_opt(name).await?;
+                found.map(|object| Answer::RuntimeClass(object.handler))
             }
             Reference::Secret(name) => {
                 let api: Api<Secret> = Api::namespaced(client, namespace);
@@ -206,6 +227,7 @@ mod tests {
     #[test]
     fn references_are_found_wherever_they_stand() {
         let spec = serde_json::from_value(json!({
+            "runtimeClassName": "sandboxed",
             "imagePullSecrets": [{"name": "pull"}],
             "volumes": [
                 {"name": "a", "configMap": {"name": "files"}},
@@ -224,10 +246,19 @@ mod tests {
             .map(|reference| match reference {
                 Reference::ConfigMap(name) => format!("c/{name}"),
                 Reference::Secret(name) => format!("s/{name}"),
+                Reference::RuntimeClass(name) => format!("r/{name}"),
             })
             .collect();
         let expected = [
-            "c/all", "c/files", "c/more", "c/one", "s/init", "s/keys", "s/pull", "s/tokens",
+            "c/all",
+            "c/files",
+            "c/more",
+            "c/one",
+            "s/init",
+            "s/keys",
+            "s/pull",
+            "s/tokens",
+            "r/sandboxed",
         ];
         assert_eq!(names, expected);
     }

@@ -40,7 +40,7 @@ use crate::pod::{
     plan::names,
     settings::{ClusterDns, Leftovers, Patience, WorkerConfig},
     volumes,
-    worker::{PodWorker, image::Pulls},
+    worker::{PodWorker, image::Pulls, status::Pending},
 };
 use crate::waits::WatchWaits;
 
@@ -177,6 +177,22 @@ impl Shared {
         let others: Vec<&Pod> = active.values().map(AsRef::as_ref).collect();
         admission::admit(pod, node, &others)?;
         active.insert(uid.to_owned(), Arc::clone(pod));
+        Ok(())
+    }
+
+    /// Whether a pod that runs here can have the resources that it is to have; if so it
+    /// holds them from now on.
+    fn resize(&self, uid: &str, pod: &Arc<Pod>, before: &Pod, node: &Node) -> Result<(), Pending> {
+        let mut active = self.active();
+        let others: Vec<&Pod> = active
+            .iter()
+            .filter(|(other, _)| *other != uid)
+            .map(|(_, other)| other.as_ref())
+            .collect();
+        admission::resize(pod, before, node, &others)?;
+        if let Some(own) = active.get_mut(uid) {
+            *own = Arc::clone(pod);
+        }
         Ok(())
     }
 
@@ -372,7 +388,8 @@ impl Pods {
         });
         let uid = identity.uid.clone();
         self.shared.known().insert(uid.clone());
-        let stay = Stay::new(&self.shared, identity.clone(), heard, beginning);
+        let node = self.node.clone();
+        let stay = Stay::new(&self.shared, identity.clone(), heard, node, beginning);
         self.stays.spawn(async move {
             stay.live().await;
             uid

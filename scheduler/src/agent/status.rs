@@ -24,7 +24,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::{is_conflict, is_not_found};
-use crate::pod::events::PodIdentity;
+use crate::pod::{events::PodIdentity, worker::status::RESIZE_PENDING};
 use crate::waits::Waits;
 
 /// Conditions that a pod is not ready without.
@@ -327,7 +327,9 @@ fn merge_conditions(told: &PodStatus, wanted: &PodStatus) -> Vec<PodCondition> {
     let own = wanted.conditions.as_deref().unwrap_or_default();
     let foreign = earlier
         .iter()
-        .filter(|condition| own.iter().all(|own| own.type_ != condition.type_));
+        .filter(|condition| own.iter().all(|own| own.type_ != condition.type_))
+        // This node's, and over.
+        .filter(|condition| condition.type_ != RESIZE_PENDING);
     let own = own.iter().map(|condition| {
         let same = earlier
             .iter()
@@ -372,6 +374,22 @@ mod tests {
             "status": {"phase": "Running", "reason": null}});
         assert_eq!(patch, expected);
         assert_eq!(plan_patch("u-1", &told, &told), None);
+    }
+
+    #[test]
+    fn a_condition_of_this_nodes_goes_when_it_is_over() {
+        let told = status(json!({"conditions": [
+            {"type": "Ready", "status": "True"}, {"type": "PodResizePending", "status": "True"},
+            {"type": "gate.example/ready", "status": "False"}]}));
+        let wanted = status(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        let patch = plan_patch("u-1", &told, &wanted).unwrap();
+        let kinds: Vec<&Value> = patch["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["type"])
+            .collect();
+        assert_eq!(kinds, ["Ready", "gate.example/ready"]);
     }
 
     #[test]

@@ -201,7 +201,10 @@ const POD_SPEC: &[Field] = &[
     refused("resourceClaims", "there is no device driver to ask"),
     honoured("resources", "limits of the pod as a whole"),
     honoured("restartPolicy", "Always, OnFailure, Never"),
-    honoured("runtimeClassName", "the name of a runtime of the engine"),
+    honoured(
+        "runtimeClassName",
+        "a handler of the engine; in a cluster, by a RuntimeClass",
+    ),
     unless(warned("schedulerName", NO_CLUSTER), &["default-scheduler"]),
     refused("schedulingGates", "nothing here could lift such a gate"),
     warned("schedulingGroup", NO_CLUSTER),
@@ -250,7 +253,7 @@ const CONTAINER: &[Field] = &[
     honoured("name", "unique in the pod"),
     honoured("ports", "hostPort is opened on the machine"),
     honoured("readinessProbe", "sets the condition Ready"),
-    warned("resizePolicy", "limits are set once"),
+    honoured("resizePolicy", "when a cluster resizes the pod"),
     honoured("resources", "see ResourceRequirements"),
     honoured(
         "restartPolicy",

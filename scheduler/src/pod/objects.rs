@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets, found by namespace and name.
+//! ConfigMaps and Secrets, found by namespace and name, and what RuntimeClasses stand for.
 //!
 //! A kubelet asks the API server for them. Beside a manifest on one machine
 //! they come out of the same sources as the pod.
@@ -18,6 +18,7 @@ pub struct PodObjects {
     config_maps: BTreeMap<(String, String), ConfigMap>,
     secrets: BTreeMap<(String, String), Secret>,
     service_variables: Vec<(String, String)>,
+    runtime_classes: Option<BTreeMap<String, String>>,
 }
 
 impl PodObjects {
@@ -36,6 +37,7 @@ impl PodObjects {
                 .map(|object| (key(&object.metadata), object))
                 .collect(),
             service_variables: Vec::new(),
+            runtime_classes: None,
         }
     }
 
@@ -43,6 +45,27 @@ impl PodObjects {
     pub fn with_service_variables(mut self, variables: Vec<(String, String)>) -> PodObjects {
         self.service_variables = variables;
         self
+    }
+
+    /// The same in a cluster, where a RuntimeClass is an object that names a handler.
+    pub fn with_runtime_classes(mut self, handlers: BTreeMap<String, String>) -> PodObjects {
+        self.runtime_classes = Some(handlers);
+        self
+    }
+
+    /// Handlers by the names of their RuntimeClasses; none where there are no such objects.
+    pub fn runtime_classes(&self) -> Option<&BTreeMap<String, String>> {
+        self.runtime_classes.as_ref()
+    }
+
+    /// The engine's handler that a RuntimeClass stands for; none if nobody made the class.
+    ///
+    /// On one machine there are no classes, and the name is the handler's own.
+    pub fn find_handler<'a>(&'a self, class: &'a str) -> Option<&'a str> {
+        match &self.runtime_classes {
+            Some(handlers) if !class.is_empty() => handlers.get(class).map(String::as_str),
+            _ => Some(class),
+        }
     }
 
     /// All ConfigMaps.

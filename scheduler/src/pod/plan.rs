@@ -73,8 +73,8 @@ pub struct PodPlan {
     pub qos: QosClass,
     /// Its sandbox, for the first attempt.
     pub sandbox: v1::PodSandboxConfig,
-    /// The runtime of the engine that runs it; the default one if empty.
-    pub runtime_handler: String,
+    /// What runs it, by the name of its class; the engine's default if empty.
+    pub runtime_class: String,
     /// What its containers' ends mean where they do not say themselves.
     pub restart_policy: RestartPolicy,
     /// Init containers and sidecars, in their order.
@@ -138,7 +138,7 @@ pub fn plan_pod(
     Ok(PodPlan {
         sandbox: sandbox::plan_sandbox(&pod, &spec, &identity, config, host_dns),
         qos: resources::plan_qos(&spec),
-        runtime_handler: spec.runtime_class_name.clone().unwrap_or_default(),
+        runtime_class: spec.runtime_class_name.clone().unwrap_or_default(),
         restart_policy,
         init_containers: spec
             .init_containers

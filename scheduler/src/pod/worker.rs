@@ -68,7 +68,7 @@ pub mod status;
 use board::Board;
 use life::{FAR_FUTURE, Life};
 use order::Order;
-use status::{End, Known};
+use status::{End, Known, Pending};
 
 /// The reason of a pod that failed because the node did not do what was asked of it.
 pub const NODE_FAILED: &str = "NodeFailed";
@@ -83,6 +83,8 @@ pub enum WorkerCommand {
     },
     /// End the pod at once.
     Kill,
+    /// Say that the pod is to have other resources and does not have them yet; or no more.
+    Postpone(Option<Pending>),
     /// End the pod at once: it has failed, because the node needs what it uses.
     Evict {
         /// What the node is short of.
@@ -210,6 +212,9 @@ impl PodWorker {
                                 end = evict(&life, message);
                             }
                             order::give(&orders, Order::Kill);
+                        }
+                        Some(WorkerCommand::Postpone(pending)) => {
+                            life.board.update(|known| known.pending = pending);
                         }
                         Some(command) => order::give(&orders, ordered(&life, command)),
                         None => listening = false,
@@ -385,6 +390,7 @@ fn plan_objects(facts: &PodFacts<'_>, directory: PathBuf) -> Result<VolumesPlan,
 /// The order that a command is.
 fn ordered(life: &Life, command: WorkerCommand) -> Order {
     match command {
+        WorkerCommand::Postpone(_) => Order::Run,
         WorkerCommand::Kill | WorkerCommand::Evict { .. } => Order::Kill,
         WorkerCommand::Stop { grace } => match grace.unwrap_or(life.plan.grace) {
             // No time to end in order.

@@ -120,6 +120,13 @@ impl CriService for Watched {
         self.node.update_container_resources(request).await
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: v1::UpdatePodSandboxResourcesRequest,
+    ) -> Result<v1::UpdatePodSandboxResourcesResponse, Status> {
+        self.node.update_pod_sandbox_resources(request).await
+    }
+
     async fn reopen_container_log(
         &self,
         request: v1::ReopenContainerLogRequest,

@@ -1,7 +1,7 @@
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
-use super::admit;
+use super::{admit, resize};
 
 fn node() -> Node {
     serde_json::from_value(json!({
@@ -137,4 +137,17 @@ fn only_taints_that_end_pods_keep_one_out() {
             "{tolerations}"
         );
     }
+}
+
+#[test]
+fn more_is_given_only_where_there_is_more() {
+    let ask = |before: &str, wanted: &str, others: &[&Pod]| {
+        let outcome = resize(&asking(wanted), &asking(before), &node(), others);
+        outcome.map_or_else(|pending| pending.reason, |()| "yes")
+    };
+    assert_eq!(ask("1", "2", &[]), "yes");
+    assert_eq!(ask("1", "2", &[&asking("1")]), "Deferred");
+    assert_eq!(ask("1", "3", &[]), "Infeasible");
+    // A node that has promised too much takes back what it can.
+    assert_eq!(ask("2", "1500m", &[&asking("2")]), "yes");
 }

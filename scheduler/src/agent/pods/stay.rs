@@ -32,6 +32,7 @@ use crate::{
         admission::Refusal,
         checkpoint::{Checkpoint, SavedObjects},
         is_conflict, is_not_found,
+        node::{self, keep::OwnNode},
         objects::Reference,
         services,
     },
@@ -39,13 +40,15 @@ use crate::{
         events::{EventKind, PodIdentity, PodObserver},
         objects::PodObjects,
         plan::resources,
-        worker::{PodWorker, WorkerCommand, WorkerError},
+        worker::{PodWorker, WorkerCommand, WorkerError, status::Pending},
     },
     waits::Waits,
 };
 
 /// How often what changed of a pod is written to its checkpoint, at most.
 const SAVE_PERIOD: Duration = Duration::from_secs(2);
+/// How often it is tried again to give a pod resources that others hold.
+const RESIZE_PERIOD: Duration = Duration::from_secs(5);
 /// How long a first container may wait for the list of services.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -77,6 +80,10 @@ pub struct Stay {
     /// What an earlier agent left, or why the pod cannot run here.
     beginning: Beginning,
     reporter: Arc<Reporter>,
+    /// The node, for whether a pod can have more of it.
+    node: OwnNode,
+    /// The pod as its last worker was given it.
+    given: Option<Arc<Pod>>,
 }
 
 /// How a stay begins.
@@ -106,6 +113,7 @@ impl Stay {
         shared: &Arc<Shared>,
         identity: PodIdentity,
         wanted: watch::Receiver<Wanted>,
+        node: OwnNode,
         beginning: Beginning,
     ) -> Stay {
         let pod = wanted.borrow().pod.clone();
@@ -123,6 +131,8 @@ impl Stay {
             shared: Arc::clone(shared),
             identity,
             wanted,
+            node,
+            given: None,
             beginning,
         }
     }
@@ -164,8 +174,10 @@ impl Stay {
         let (sender, objects) = watch::channel(Arc::new(objects));
         let mut waits = Waits::new(self.shared.config.periods.retry);
         loop {
-            self.reporter.note_pod(&self.pod());
+            let pod = self.allot(&self.pod()).0;
+            self.reporter.note_pod(&pod);
             self.reporter.save().await;
+            self.given = Some(pod);
             match self.run(&sender, &objects).await {
                 Outcome::Settled => return,
                 Outcome::Changed => waits.reset(),
@@ -187,8 +199,8 @@ impl Stay {
         sender: &watch::Sender<Arc<PodObjects>>,
         objects: &watch::Receiver<Arc<PodObjects>>,
     ) -> Outcome {
-        let wanted = self.pod();
-        let mut pod = Pod::clone(&wanted);
+        let given_pod = self.given.clone().unwrap_or_else(|| self.pod());
+        let mut pod = Pod::clone(&given_pod);
         // What this node saw last is newer than what the server was told.
         pod.status = Some(self.reporter.status());
         let worker = PodWorker::following(
@@ -206,6 +218,7 @@ impl Stay {
         let mut news = self.wanted.clone();
         let mut given = None;
         let mut evicted = false;
+        let mut postponed = None;
         loop {
             let eviction = self.wanted.borrow().evicted.clone();
             if let Some(message) = eviction.filter(|_| !evicted) {
@@ -221,8 +234,13 @@ impl Stay {
                     .send(WorkerCommand::Stop { grace: Some(grace) })
                     .await;
             }
-            let edited =
-                given.is_none() && !evicted && differs(&wanted, &news.borrow_and_update().pod);
+            let told = Arc::clone(&news.borrow_and_update().pod);
+            let (next, pending) = self.allot(&told);
+            if pending != postponed {
+                postponed.clone_from(&pending);
+                let _ = commands.send(WorkerCommand::Postpone(pending)).await;
+            }
+            let edited = given.is_none() && !evicted && differs(&given_pod, &next);
             if edited && is_steady(&statuses.borrow_and_update()) {
                 // The next worker takes the pod over as it is, with the new spec.
                 return Outcome::Changed;
@@ -231,9 +249,30 @@ impl Stay {
                 ended = &mut running => return self.ended(ended),
                 _ = news.changed() => {}
                 _ = statuses.changed(), if edited => {}
+                // Others may have left.
+                () = tokio::time::sleep(RESIZE_PERIOD), if postponed.is_some() => {}
                 () = &mut refreshing => {}
                 () = self.reporter.changed_for(SAVE_PERIOD) => self.reporter.save().await,
             }
+        }
+    }
+
+    /// The pod as it can run here: with the resources that it has where it cannot have those
+    /// that it is to have, and why not.
+    fn allot(&self, wanted: &Arc<Pod>) -> (Arc<Pod>, Option<Pending>) {
+        let Some(given) = &self.given else {
+            return (Arc::clone(wanted), None);
+        };
+        let kept = with_resources_of(wanted, given);
+        if kept.spec == wanted.spec {
+            return (Arc::clone(wanted), None);
+        }
+        let node = self.node.borrow().clone();
+        let node = node.unwrap_or_else(|| Arc::new(node::plan_unseen(&self.shared.config)));
+        let uid = &self.identity.uid;
+        match self.shared.resize(uid, wanted, given, &node) {
+            Ok(()) => (Arc::clone(wanted), None),
+            Err(pending) => (Arc::new(kept), Some(pending)),
         }
     }
 
@@ -522,6 +561,23 @@ fn is_over(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// A pod whose containers have the resources that they have in another.
+fn with_resources_of(pod: &Pod, other: &Pod) -> Pod {
+    let mut pod = pod.clone();
+    let (Some(spec), Some(other)) = (&mut pod.spec, &other.spec) else {
+        return pod;
+    };
+    let inits = spec.init_containers.iter_mut().flatten();
+    for container in inits.chain(&mut spec.containers) {
+        let others = other.init_containers.iter().flatten();
+        let mut others = others.chain(&other.containers);
+        if let Some(other) = others.find(|other| other.name == container.name) {
+            container.resources.clone_from(&other.resources);
+        }
+    }
+    pod
 }
 
 /// Whether what a worker goes by is another.

@@ -43,7 +43,7 @@ pub struct ContainerPlan {
     pub image: String,
     /// When that image is pulled.
     pub pull_policy: PullPolicy,
-    /// A number that changes with the spec.
+    /// A number that changes with the spec, but for what can change while it runs.
     pub hash: String,
 }
 
@@ -93,7 +93,11 @@ pub fn plan_container(container: &Container, role: Role, of_pod: RestartPolicy) 
             _ => PullPolicy::IfNotPresent,
         },
         image,
-        hash: names::digest(container),
+        hash: names::digest(&Container {
+            resources: container.resources.as_ref().map(|_| Default::default()),
+            resize_policy: None,
+            ..container.clone()
+        }),
         spec: container.clone(),
     }
 }

@@ -106,12 +106,39 @@ pub fn plan_resources(
 /// The settings of the pod as a whole: its own, or what its containers add up to.
 ///
 /// A limit is set only where every container has one: the sum of the others
-/// would choke the one without.
+/// would choke the one without. What the sandbox itself costs (`overhead`) comes on top.
 pub fn plan_pod_resources(spec: &PodSpec) -> v1::LinuxContainerResources {
-    if spec.resources.is_some() {
-        return settings_of(spec.resources.as_ref());
+    let mut needs = match &spec.resources {
+        Some(resources) => resources.clone(),
+        None => effective(spec),
+    };
+    for (name, amount) in spec.overhead.iter().flatten() {
+        add(&mut needs.limits, name, amount);
+        if raw(&needs.limits, name) == 0 && raw(&needs.requests, name) == 0 {
+            let requests = needs.requests.get_or_insert_default();
+            requests.insert(name.clone(), amount.clone());
+        } else {
+            add(&mut needs.requests, name, amount);
+        }
     }
-    settings_of(Some(&effective(spec)))
+    settings_of(Some(&needs))
+}
+
+/// What the sandbox itself costs.
+pub fn plan_overhead(spec: &PodSpec) -> Option<v1::LinuxContainerResources> {
+    let overhead = spec.overhead.clone()?;
+    Some(settings_of(Some(&ResourceRequirements {
+        limits: Some(overhead),
+        ..ResourceRequirements::default()
+    })))
+}
+
+/// Adds to an amount that is there.
+fn add(amounts: &mut Option<BTreeMap<String, Quantity>>, name: &str, more: &Quantity) {
+    if let Some(amount) = amounts.as_mut().and_then(|amounts| amounts.get_mut(name)) {
+        let parse = |quantity: &Quantity| quantity::parse(&quantity.0).unwrap_or(0);
+        *amount = Quantity(format!("{}n", parse(amount) + parse(more)));
+    }
 }
 
 /// What a pod needs at its worst moment.

@@ -42,7 +42,7 @@ pub fn plan_sandbox(
             cgroup_parent: names::pod_group(&config.cgroup_parent, uid).unwrap_or_default(),
             security_context: Some(security::plan_sandbox_security(spec, &config.seccomp_dir)),
             sysctls: plan_sysctls(spec),
-            overhead: None,
+            overhead: resources::plan_overhead(spec),
             resources: Some(resources::plan_pod_resources(spec)),
         }),
         windows: None,

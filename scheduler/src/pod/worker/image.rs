@@ -184,7 +184,11 @@ fn spec_of(life: &Life, image: &str) -> v1::ImageSpec {
     v1::ImageSpec {
         image: image.to_owned(),
         user_specified_image: image.to_owned(),
-        runtime_handler: life.plan.runtime_handler.clone(),
+        runtime_handler: life
+            .objects()
+            .find_handler(&life.plan.runtime_class)
+            .unwrap_or_default()
+            .to_owned(),
         ..Default::default()
     }
 }

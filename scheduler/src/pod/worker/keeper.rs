@@ -40,6 +40,10 @@ use crate::pod::{
 
 /// Launching: image, configuration, create, start.
 mod launch;
+/// Other resources for a container that runs.
+mod resize;
+
+use resize::Resized;
 
 /// How a container's keeping ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,14 +248,19 @@ impl Keeper {
         let age = Duration::try_from(jiff::Timestamp::now().duration_since(started));
         self.show_running(&existing.id, started, &existing.image_ref);
         self.attempt += 1;
+        let name = self.plan.name();
         let edited = existing.annotations.get(names::CONTAINER_HASH) != Some(&self.plan.hash);
-        if edited {
-            let name = self.plan.name();
-            self.life.board.normal(
-                Some(name),
-                "Killing",
-                format!("Container {name} definition changed, will be restarted"),
-            );
+        let restarts = match edited {
+            true => Some(format!(
+                "Container {name} definition changed, will be restarted"
+            )),
+            false => match self.resize(&existing).await {
+                Resized::Runs => None,
+                Resized::WantsRestart => Some(format!("Container {name} resize requires restart")),
+            },
+        };
+        if let Some(text) = restarts {
+            self.life.board.normal(Some(name), "Killing", text);
             let by = Instant::now() + self.life.plan.grace;
             self.end(&existing.id, Order::Stop { by }).await;
             self.previous = Some(existing.id);

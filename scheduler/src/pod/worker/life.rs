@@ -314,10 +314,12 @@ impl Life {
             if *orders.borrow() != Order::Run {
                 return Ok(None);
             }
-            let request = v1::RunPodSandboxRequest {
+            let class = &self.plan.runtime_class;
+            let handler = self.objects().find_handler(class).map(str::to_owned);
+            let request = handler.map(|runtime_handler| v1::RunPodSandboxRequest {
                 config: Some(config.clone()),
-                runtime_handler: self.plan.runtime_handler.clone(),
-            };
+                runtime_handler,
+            });
             // Many pods that begin at once would all begin slowly.
             let permit = match &self.config.starts {
                 Some(starts) => starts.acquire().await.ok(),
@@ -325,7 +327,12 @@ impl Life {
             };
             // Not given up half way when an order comes: it would leave half a
             // sandbox for somebody else to find.
-            let made = self.service.run_pod_sandbox(request).await;
+            let made = match request {
+                Some(request) => self.service.run_pod_sandbox(request).await,
+                None => Err(Status::not_found(format!(
+                    "RuntimeClass {class:?} not found"
+                ))),
+            };
             drop(permit);
             let status = match made {
                 Ok(reply) => {

@@ -30,6 +30,18 @@ use crate::pod::plan::{
 /// The reason of a pod that the node ended because it needs what the pod used.
 pub const EVICTED: &str = "Evicted";
 
+/// The condition of a pod that is to have other resources and does not have them yet.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+
+/// Why a pod does not have the resources yet that it is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// `Infeasible` if it never can on this node, `Deferred` if others have to leave first.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
 /// What is known of a pod.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -47,6 +59,8 @@ pub struct Known {
     pub sandbox_ready: bool,
     /// Whether nothing will be started any more, and why.
     pub end: Option<End>,
+    /// Why it does not have the resources that it is to have.
+    pub pending: Option<Pending>,
 }
 
 /// How a pod ends other than by its containers.
@@ -84,6 +98,7 @@ impl Known {
             start_time: now,
             sandbox_ready: false,
             end: None,
+            pending: None,
         }
     }
 
@@ -292,6 +307,10 @@ fn conditions(known: &Known, phase: &str, before: &PodStatus, now: Timestamp) ->
         let reason = Some("TerminationByKubelet");
         ("DisruptionTarget", (true, reason, end.message.clone()))
     });
+    let pending = known.pending.as_ref().map(|pending| {
+        let message = Some(pending.message.clone());
+        (RESIZE_PENDING, (true, Some(pending.reason), message))
+    });
     [
         (
             "PodReadyToStartContainers",
@@ -304,6 +323,7 @@ fn conditions(known: &Known, phase: &str, before: &PodStatus, now: Timestamp) ->
     ]
     .into_iter()
     .chain(disrupted)
+    .chain(pending)
     .map(|(kind, (holds, reason, message))| {
         let status = if holds { "True" } else { "False" };
         let earlier = before

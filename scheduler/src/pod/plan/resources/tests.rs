@@ -93,3 +93,20 @@ fn a_pod_needs_what_its_worst_moment_needs() {
     assert_eq!(settings.memory_limit_in_bytes, 0);
     assert_eq!((settings.cpu_shares, settings.cpu_quota), (1024, 0));
 }
+
+#[test]
+fn the_sandboxs_own_cost_comes_on_top() {
+    let asks = json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
+    let pod = spec(json!({
+        "containers": [{"name": "a", "resources": asks}],
+        "overhead": {"cpu": "500m", "memory": "64Mi"},
+    }));
+    let settings = plan_pod_resources(&pod);
+    assert_eq!(settings.memory_limit_in_bytes, (1 << 30) + (64 << 20));
+    assert_eq!((settings.cpu_shares, settings.cpu_quota), (1536, 0));
+    let silent = spec(json!({"containers": [{"name": "a"}], "overhead": {"cpu": "500m"}}));
+    let settings = plan_pod_resources(&silent);
+    assert_eq!((settings.cpu_shares, settings.cpu_quota), (512, 0));
+    let overhead = super::plan_overhead(&silent).unwrap();
+    assert_eq!((overhead.cpu_shares, overhead.cpu_quota), (512, 50_000));
+}

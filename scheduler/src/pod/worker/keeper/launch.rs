@@ -213,6 +213,7 @@ impl Keeper {
             .board
             .normal(Some(&name), "Started", format!("Started container {name}"));
         self.show_running(&id, now, &image.digest);
+        self.show_resources();
         self.attempt += 1;
         Ok(Running {
             id,

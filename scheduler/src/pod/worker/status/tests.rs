@@ -1,6 +1,6 @@
 //! The phase over every pair of what a pod's containers do.
 
-use super::{End, Known, KnownContainer, compose, phase, waiting};
+use super::{End, Known, KnownContainer, Pending, compose, phase, waiting};
 use crate::pod::{
     plan::restart::{AfterExit, Role},
     worker::exit,
@@ -61,6 +61,7 @@ fn known(containers: Vec<KnownContainer>) -> Known {
         start_time: Timestamp::now(),
         sandbox_ready: true,
         end: None,
+        pending: None,
     }
 }
 
@@ -154,4 +155,24 @@ fn a_condition_keeps_its_time_until_it_changes() {
     assert_eq!(time(&first, "Ready"), ("False".to_owned(), early));
     assert_eq!(time(&second, "Ready"), ("True".to_owned(), late));
     assert_eq!(time(&second, "PodScheduled"), ("True".to_owned(), early));
+}
+
+#[test]
+fn a_resize_that_waits_is_a_condition_until_it_is_over() {
+    let mut pod = known(vec![container(Role::Main, Does::Runs)]);
+    let reason = |pod: &Known| {
+        let status = compose(pod, &PodStatus::default(), Timestamp::now());
+        let mut conditions = status.conditions.into_iter().flatten();
+        conditions
+            .find(|one| one.type_ == "PodResizePending")?
+            .reason
+    };
+    assert_eq!(reason(&pod), None);
+    pod.pending = Some(Pending {
+        reason: "Deferred",
+        message: "others have it".to_owned(),
+    });
+    assert_eq!(reason(&pod).as_deref(), Some("Deferred"));
+    pod.pending = None;
+    assert_eq!(reason(&pod), None);
 }
