@@ -42,3 +42,15 @@ mod world;
 /// A kubelet in the agent's place.
 #[path = "kubelet/cluster.rs"]
 mod cluster;
+
+/// What a kubelet does for pods of an API only.
+#[path = "kubelet/api_pods.rs"]
+mod api_pods;
+
+/// A node that is short of disk.
+#[path = "kubelet/eviction.rs"]
+mod eviction;
+
+/// The machine shuts down.
+#[path = "kubelet/shutdown.rs"]
+mod shutdown;

@@ -20,12 +20,12 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::node::{
-    configuration, cover, create_groups, end_in_order, is_missing, kubelet, remove_groups, spawn,
-    start_server, uncover, wait_for_socket,
+    Disk, configuration, cover, create_groups, end_in_order, is_missing, kubelet, remove_groups,
+    spawn, start_server, uncover, wait_for_socket,
 };
 use crate::world::Cluster;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything that asks and is asked: its own objects, pods of a Deployment with a
 /// Service, ConfigMap and Secret, logs and exec, a drain.
@@ -35,20 +35,9 @@ fn a_kubelet_is_a_node_of_a_cluster() -> Result<()> {
         return Ok(());
     }
     let cluster = Cluster::start(2);
-    let member = Member::take_over(&cluster)?;
-    cluster.until("the kubelet's node is ready", PATIENCE, || {
-        let node = object(&cluster, &["node", "host-1"])?;
-        let version = &node["status"]["nodeInfo"]["kubeletVersion"];
-        ensure!(version == "v1.36.3", "{version}\n{}", member.told());
-        ensure!(
-            condition(&node, "Ready") == "True",
-            "{}\n{}",
-            node["status"]["conditions"],
-            member.told()
-        );
-        Ok(())
-    });
+    let member = Member::take_over(&cluster, json!({}), Disk::Shared)?;
     let outcome = it_says_what_it_is(&cluster)
+        .and_then(|()| it_stays_ready(&cluster))
         .and_then(|()| it_runs_pods(&cluster))
         .and_then(|()| it_is_drained(&cluster));
     outcome.map_err(|error| error.context(member.told()))?;
@@ -69,6 +58,24 @@ fn it_says_what_it_is(cluster: &Cluster) -> Result<()> {
         );
         Ok(())
     });
+    Ok(())
+}
+
+/// It renews its lease every 10 s, which is longer than an agent may be silent.
+fn it_stays_ready(cluster: &Cluster) -> Result<()> {
+    let transition = || -> Result<Value> {
+        let node = object(cluster, &["node", "host-1"])?;
+        let conditions = node["status"]["conditions"].as_array();
+        let ready = conditions.and_then(|all| all.iter().find(|one| one["type"] == "Ready"));
+        let ready = ready.context("Ready")?;
+        ensure!(ready["status"] == "True", "{ready}");
+        Ok(ready["lastTransitionTime"].clone())
+    };
+    let since = transition()?;
+    for _ in 0..12 {
+        std::thread::sleep(Duration::from_secs(2));
+        ensure!(transition()? == since, "it was taken for dead");
+    }
     Ok(())
 }
 
@@ -149,7 +156,7 @@ fn it_is_drained(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn object(cluster: &Cluster, what: &[&str]) -> Result<Value> {
+pub fn object(cluster: &Cluster, what: &[&str]) -> Result<Value> {
     let words = [&["get", "-o", "json"], what].concat();
     let output = cluster.kubectl_output(&words, "")?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -157,7 +164,7 @@ fn object(cluster: &Cluster, what: &[&str]) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn condition<'a>(object: &'a Value, wanted: &str) -> &'a str {
+pub fn condition<'a>(object: &'a Value, wanted: &str) -> &'a str {
     let conditions = object["status"]["conditions"].as_array();
     let mut found = conditions.into_iter().flatten();
     let found = found.find(|condition| condition["type"] == wanted);
@@ -167,14 +174,17 @@ fn condition<'a>(object: &'a Value, wanted: &str) -> &'a str {
 }
 
 /// The second host, with a kubelet.
-struct Member<'a> {
-    host: &'a Host,
+pub struct Member<'a> {
+    pub host: &'a Host,
     children: Vec<Child>,
     groups: Vec<PathBuf>,
 }
 
 impl<'a> Member<'a> {
-    fn take_over(cluster: &'a Cluster) -> Result<Member<'a>> {
+    /// Puts a kubelet in the place of the second host's agent, with settings over those of
+    /// [`configuration`], and waits until its node is ready. `cri.toml` in the host's
+    /// folder is the server's configuration.
+    pub fn take_over(cluster: &'a Cluster, settings: Value, disk: Disk) -> Result<Member<'a>> {
         let host = cluster.host(1);
         let node = cluster.process(1).context("the node's process runs")?;
         kill(Pid::from_raw(node), Signal::SIGTERM)?;
@@ -182,16 +192,16 @@ impl<'a> Member<'a> {
             ensure!(cluster.process(1).is_none(), "it lives");
             Ok(())
         });
-        cover(host)?;
+        cover(host, disk)?;
         let mut member = Member {
             host,
             children: Vec::new(),
             groups: create_groups(host)?,
         };
-        for folder in ["manifests", "kubelet", "pod-logs", "pki"] {
+        for folder in ["manifests", "pod-logs", "pki"] {
             fs::create_dir(host.directory().join(folder))?;
         }
-        write_configuration(cluster, host)?;
+        write_configuration(cluster, host, settings)?;
         member.children.push(start_server(host)?);
         wait_for_socket(host)?;
         let mut network = cluster.command(1, &["netd"]);
@@ -207,10 +217,22 @@ impl<'a> Member<'a> {
         member
             .children
             .push(spawn(&mut command, host, "kubelet.log")?);
+        cluster.until("the kubelet's node is ready", PATIENCE, || {
+            let node = object(cluster, &["node", "host-1"])?;
+            let version = &node["status"]["nodeInfo"]["kubeletVersion"];
+            ensure!(version == "v1.36.3", "{version}\n{}", member.told());
+            ensure!(
+                condition(&node, "Ready") == "True",
+                "{}\n{}",
+                node["status"]["conditions"],
+                member.told()
+            );
+            Ok(())
+        });
         Ok(member)
     }
 
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         let mut text = String::new();
         for name in ["server.log", "netd.log", "kubelet.log"] {
             let log = fs::read(self.host.directory().join(name)).unwrap_or_default();
@@ -222,7 +244,7 @@ impl<'a> Member<'a> {
         text
     }
 
-    fn end(mut self, cluster: &Cluster) -> Result<()> {
+    pub fn end(mut self, cluster: &Cluster) -> Result<()> {
         let volumes = self.host.directory().join("kubelet/pods");
         cluster.until("the kubelet has cleared away its pods", PATIENCE, || {
             let left = fs::read_dir(&volumes)?.count();
@@ -247,10 +269,10 @@ impl Drop for Member<'_> {
 }
 
 /// The kubelet's two files: what it is, and how it reaches the cluster.
-fn write_configuration(cluster: &Cluster, host: &Host) -> Result<()> {
+fn write_configuration(cluster: &Cluster, host: &Host, more: Value) -> Result<()> {
     let pki = host.data_dir().join("node/pki");
     let file = |name: &str| pki.join(name).display().to_string();
-    let settings = json!({
+    let mut settings = json!({
         // The API's server asks with its certificate, and is shown the node's.
         "address": "0.0.0.0",
         "authentication": {
@@ -263,6 +285,9 @@ fn write_configuration(cluster: &Cluster, host: &Host) -> Result<()> {
         "clusterDomain": "cluster.local",
         "contentType": "application/vnd.kubernetes.protobuf",
     });
+    if let (Some(settings), Value::Object(more)) = (settings.as_object_mut(), more) {
+        settings.extend(more);
+    }
     let config = configuration(host, settings)?;
     fs::write(
         host.directory().join("kubelet.json"),

@@ -94,7 +94,7 @@ impl Node {
         })?;
         prepare(machine.host())?;
         let groups = create_groups(machine.host())?;
-        for folder in ["manifests", "kubelet", "pod-logs", "pki", "shared"] {
+        for folder in ["manifests", "pod-logs", "pki", "shared"] {
             fs::create_dir(machine.host().directory().join(folder))?;
         }
         let config = serde_json::to_vec_pretty(&configuration(machine.host(), settings)?)?;
@@ -541,6 +541,10 @@ fn group(host: &Host) -> String {
 pub fn start_server(host: &Host) -> Result<Child> {
     let mut command = host.program("berth");
     command.args(["cri", "--socket"]).arg(socket(host));
+    let config = host.directory().join("cri.toml");
+    if config.exists() {
+        command.arg("--config").arg(config);
+    }
     spawn(&mut command, host, "server.log")
 }
 
@@ -552,11 +556,35 @@ fn start_kubelet(host: &Host) -> Result<Child> {
     spawn(&mut command, host, "kubelet.log")
 }
 
+/// Where a test may stand in for logind.
+pub fn bus(host: &Host) -> PathBuf {
+    host.directory().join("bus")
+}
+
 /// A kubelet with the configuration in `kubelet.json`, not yet run.
+///
+/// It sets kernel parameters of the machine, so it sees a `/proc/sys` of its own, in which
+/// they are set. The server does not: where a file of `/proc` is covered, the kernel lets
+/// no user namespace mount another `/proc`.
 pub fn kubelet(host: &Host) -> Command {
     let directory = host.directory();
-    let mut command = host.command(program("kubelet"));
+    let names: Vec<&str> = TUNABLES.iter().map(|(name, _)| *name).collect();
+    let script = format!(
+        "mount --make-rprivate /proc
+         for file in {}; do mount --bind {}/$file /proc/sys/$file; done
+         exec \"$@\"",
+        names.join(" "),
+        directory.join("tunables").display()
+    );
+    let mut command = host.command("unshare");
     command
+        .args(["--mount", "--propagation", "unchanged", "sh", "-ec"])
+        .args([&script, "sh"])
+        .arg(program("kubelet"))
+        .env(
+            "DBUS_SYSTEM_BUS_ADDRESS",
+            format!("unix:path={}", bus(host).display()),
+        )
         .arg(format!(
             "--config={}",
             directory.join("kubelet.json").display()
@@ -608,44 +636,53 @@ fn prepare(host: &Host) -> Result<()> {
          ip route add default via 192.0.2.254"
     );
     sh(host, &script)?;
-    cover(host)
+    cover(host, Disk::Shared)
 }
 
-/// Lays a folder and files over those that the kubelet writes to.
-pub fn cover(host: &Host) -> Result<()> {
+/// Where the kubelet keeps its pods' volumes.
+#[derive(Debug, Clone, Copy)]
+pub enum Disk {
+    /// With everything else of the test.
+    Shared,
+    /// On one of its own, of so many MiB, which can be short without harm.
+    OfMib(u32),
+}
+
+/// Makes the kubelet's folders mounts that it shares with the server, and writes what its
+/// own `/proc/sys` shall have ([`kubelet`]).
+pub fn cover(host: &Host, disk: Disk) -> Result<()> {
     let folder = host.directory().join("tunables");
     for (name, value) in TUNABLES {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().context("a folder")?)?;
         fs::write(path, format!("{value}\n"))?;
     }
+    let volumes = host.directory().join("kubelet");
+    fs::create_dir(&volumes)?;
+    let volumes = volumes.display();
+    let mount = match disk {
+        Disk::Shared => format!("mount --bind {volumes} {volumes}"),
+        Disk::OfMib(size) => format!("mount -t tmpfs -o size={size}m kubelet {volumes}"),
+    };
     let script = format!(
         "mkdir -p /var/lib/kubelet
          mount -t tmpfs kubelet /var/lib/kubelet
-         for file in $TUNABLES; do mount --bind {}/$file /proc/sys/$file; done",
-        folder.display()
+         mount --make-shared /var/lib/kubelet
+         {mount}
+         mount --make-shared {volumes}"
     );
     sh(host, &script)
 }
 
-/// Undoes [`cover`]. The kubelet binds its folder onto itself, to share what is
-/// mounted below.
+/// Undoes [`cover`].
 pub fn uncover(host: &Host) -> Result<()> {
-    let script = format!(
-        "umount /var/lib/kubelet; umount {}
-         for file in $TUNABLES; do umount /proc/sys/$file; done",
-        host.directory().join("kubelet").display()
-    );
+    let volumes = host.directory().join("kubelet");
+    let script = format!("umount /var/lib/kubelet; umount {}", volumes.display());
     sh(host, &script)
 }
 
 pub fn sh(host: &Host, script: &str) -> Result<()> {
-    let names: Vec<&str> = TUNABLES.iter().map(|(name, _)| *name).collect();
-    let output: Output = host
-        .command("sh")
-        .args(["-ec", script])
-        .env("TUNABLES", names.join(" "))
-        .output()?;
+    let output: Output = host.command("sh").args(["-ec", script]).output()?;
     ensure!(
         output.status.success(),
         "{}",
