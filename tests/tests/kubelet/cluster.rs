@@ -247,8 +247,11 @@ impl<'a> Member<'a> {
     pub fn end(mut self, cluster: &Cluster) -> Result<()> {
         let volumes = self.host.directory().join("kubelet/pods");
         cluster.until("the kubelet has cleared away its pods", PATIENCE, || {
-            let left = fs::read_dir(&volumes)?.count();
-            ensure!(left == 0, "{left} are left");
+            // In the host's namespace: they may be on a disk that is mounted there only.
+            let left = self.host.command("ls").arg(&volumes).output()?;
+            ensure!(left.status.success(), "ls: {}", left.status);
+            let left = String::from_utf8_lossy(&left.stdout).into_owned();
+            ensure!(left.is_empty(), "{left} are left");
             Ok(())
         });
         while let Some(mut child) = self.children.pop() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cni::config::read_single;
+use crate::cni::{Cni, CniSettings};
 use crate::request::AttachRequest;
 
 const SOON: Duration = Duration::from_millis(200);
@@ -123,4 +124,35 @@ async fn what_was_left_before_the_record_was_whole_is_found_and_removed() {
     attachments.remove("p1", lock).unwrap();
     assert!(!attachments.has_files_of("p1").unwrap());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_pod_is_detached_by_a_plugin_that_was_moved() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (state, moved) = (folder.path().join("state"), folder.path().join("moved"));
+    fs::create_dir(&moved).unwrap();
+    let plugin = moved.join("ptp");
+    let told = folder.path().join("told");
+    let script = format!(
+        "#!/bin/sh\necho $CNI_COMMAND $CNI_PATH >{}\n",
+        told.display()
+    );
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = CniSettings {
+        bin_dirs: vec![moved.clone()],
+        ..CniSettings::default()
+    };
+    let cni = Cni::open(&state, settings).unwrap();
+    let attachments = Attachments::open(&state).unwrap();
+    // It was attached by the one in /opt, which is there no more.
+    attachments.write(&attachment("p1")).unwrap();
+    cni.detach("p1").await.unwrap();
+    assert_eq!(
+        fs::read_to_string(told).unwrap(),
+        format!("DEL /opt:{}\n", moved.display())
+    );
+    assert_eq!(attachments.read("p1").unwrap(), None);
 }

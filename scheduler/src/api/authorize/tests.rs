@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Node, Pod, Secret, Service},
+    node::v1::RuntimeClass,
     storage::v1::CSINode,
 };
 use kube::{
@@ -85,6 +86,10 @@ async fn a_node_writes_itself_and_its_pods_only() {
         .await
         .unwrap();
     refused(leases.create(&PostParams::default(), &lease("b")).await);
+
+    let classes: Client<RuntimeClass> = Client::all(client.clone());
+    classes.list(&ListParams::default()).await.unwrap();
+    refused(classes.delete("any", &DeleteParams::default()).await);
 
     // What a kubelet in the agent's place says of its storage.
     let drivers: Client<CSINode> = Client::all(client.clone());
