@@ -46,6 +46,8 @@ pub struct Wishes {
     pub no_pivot: bool,
     /// The caller's session keyring stays.
     pub no_new_keyring: bool,
+    /// A service manager waits to hear of the program.
+    pub notifies: bool,
     /// Where to pause.
     pub stop: Stop,
     /// How the program is let go.

@@ -9,6 +9,7 @@ use nix::sys::termios::{self, SetArg, Termios};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::Error;
+use crate::notify;
 use crate::sys::call::finish;
 use crate::sys::process::{self, HostPid};
 use crate::sys::terminal;
@@ -23,6 +24,7 @@ const HUNG_UP_PAUSE: Timespec = Timespec {
 };
 
 /// Waits for the end of a child; the number is its exit status as a shell tells it.
+/// What the child says to a service manager is passed on meanwhile.
 ///
 /// # Errors
 ///
@@ -31,11 +33,12 @@ pub fn wait_for_end(
     child: &(HostPid, BorrowedFd<'_>),
     master: Option<OwnedFd>,
     signals: &SignalFd,
+    manager: Option<&notify::Relay>,
 ) -> Result<i32, Error> {
     let raw = master
         .as_ref()
         .and_then(|master| RawTerminal::begin(master.as_fd()));
-    let code = relay(child, master.as_ref(), signals);
+    let code = relay(child, master.as_ref(), signals, manager);
     drop(raw);
     code
 }
@@ -73,6 +76,7 @@ fn relay(
     child: &(HostPid, BorrowedFd<'_>),
     master: Option<&OwnedFd>,
     signals: &SignalFd,
+    manager: Option<&notify::Relay>,
 ) -> Result<i32, Error> {
     let input = std::io::stdin();
     let mut input_open = master.is_some();
@@ -91,6 +95,10 @@ fn relay(
                 watched.push(PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN));
             }
         }
+        let program = watched.len();
+        if let Some(manager) = manager {
+            watched.push(PollFd::from_borrowed_fd(manager.as_fd(), PollFlags::IN));
+        }
         match rustix::event::poll(&mut watched, patience.as_ref()) {
             Err(rustix::io::Errno::INTR) => continue,
             other => finish(other.map(drop), || "poll()".to_owned())?,
@@ -102,11 +110,14 @@ fn relay(
         if ready[1] {
             forward_signals(child.1, master, signals);
         }
+        if let Some(manager) = manager.filter(|_| ready[program]) {
+            manager.pass_on();
+        }
         if let Some(master) = master {
             if hung_up || ready[2] {
                 hung_up = !copy(master.as_fd(), std::io::stdout().as_fd());
             }
-            if ready.get(3) == Some(&true) {
+            if program > 3 && ready[3] {
                 input_open = copy(input.as_fd(), master.as_fd());
             }
         }

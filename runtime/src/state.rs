@@ -281,6 +281,18 @@ impl Folder {
         self.directory.as_fd()
     }
 
+    /// Makes a folder in it that anybody may look into; others cannot come this far.
+    ///
+    /// # Errors
+    ///
+    /// Those of mkdir(2).
+    pub fn make_folder(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        let made = DirBuilder::new().mode(0o755).create(&path);
+        let made = narrated(made, || format!("mkdir({path:?}, 0755)"));
+        made.map_err(failed("mkdir", &path))
+    }
+
     /// Writes `state.json`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! whatever is there was never finished.
 
 use crate::creation::{Creation, Undo};
+use crate::notify;
 use crate::stage::{Run, Stage, StageError};
 
 /// Place and contract of this stage.
@@ -22,7 +23,10 @@ pub const STAGE: Stage = Stage {
 fn reserve_id(creation: &mut Creation) -> Result<(), StageError> {
     let folder = creation.store.create_folder(&creation.plan.id)?;
     creation.undo.push(Undo::ReleaseId);
-    let written = folder.write_config(&creation.config);
+    let mut written = folder.write_config(&creation.config);
+    if creation.wishes.notifies {
+        written = written.and_then(|()| folder.make_folder(notify::FOLDER));
+    }
     creation.folder = Some(folder);
     Ok(written?)
 }

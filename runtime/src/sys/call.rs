@@ -126,6 +126,12 @@ impl Answer for nix::sys::signalfd::SignalFd {
     }
 }
 
+impl Answer for std::os::unix::net::UnixDatagram {
+    fn in_words(&self) -> String {
+        self.as_raw_fd().to_string()
+    }
+}
+
 impl Answer for rustix::fs::Stat {
     fn in_words(&self) -> String {
         let kind = rustix::fs::FileType::from_raw_mode(self.st_mode);

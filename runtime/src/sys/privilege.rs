@@ -237,10 +237,11 @@ pub fn set_limit_of(
     })
 }
 
-/// `umask(2)`.
-pub fn set_umask(mask: u32) {
+/// `umask(2)`; the one before.
+pub fn set_umask(mask: u32) -> u32 {
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
     remark(|| format!("umask(0{mask:o}) = 0{:o}", before.as_raw_mode()));
+    before.as_raw_mode()
 }
 
 fn mask(set: &CapsHashSet) -> u64 {

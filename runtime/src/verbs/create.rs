@@ -75,9 +75,9 @@ pub fn prepare(
     let mut plan = plan::plan_create(&id, &bundle, &spec)?;
     labels::check_labels(&plan)?;
     open_outputs(&plan.annotations)?;
-    if let Some(socket) = notify::observe_socket() {
-        notify::pass_socket(&mut plan, &socket);
-    }
+    let root =
+        std::path::absolute(&global.root).map_err(|error| Error::of_file(&global.root, &error))?;
+    let notifies = notify::pass_socket(&mut plan, &root.join(id.as_str()));
     let sockets = listen_fds();
     plan.process.pass_sockets(sockets);
     if !plan.rootfs.as_path().is_dir() {
@@ -110,7 +110,10 @@ pub fn prepare(
     Ok(Creation {
         plan,
         config,
-        wishes: wishes(arguments, gate, sockets),
+        wishes: Wishes {
+            notifies,
+            ..wishes(arguments, gate, sockets)
+        },
         store: StateStore::new(&global.root),
         record,
         folder: None,
@@ -139,6 +142,7 @@ fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
         preserve_fds: arguments.preserve_fds + sockets,
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
+        notifies: false,
         stop: match &arguments.stop_before {
             Some(stage) => Stop::Before(stage.clone()),
             None => Stop::Never,

@@ -59,7 +59,7 @@ pub fn exec(global: &Global, arguments: &ExecArguments) -> Result<i32, Error> {
         return Ok(0);
     }
     let (pid, pidfd) = creation.init.as_ref().expect("clone-init made it");
-    relay::wait_for_end(&(*pid, pidfd.as_fd()), master, &signals)
+    relay::wait_for_end(&(*pid, pidfd.as_fd()), master, &signals, None)
 }
 
 /// The pid file is there before the program runs, so that it cannot end unseen.
@@ -127,6 +127,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
             // The container's session keyring is not ours to join by name: a new
             // one of the same name is.
             no_new_keyring: found.record.no_new_keyring,
+            notifies: false,
             stop: Stop::Never,
             gate: Gate::Now,
             inner_group_is_named: inner != InnerGroups::Own,

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, run_hooks};
 use crate::init::Message;
 use crate::listener;
-use crate::notify;
+use crate::notify::Relay;
 use crate::relay;
 use crate::stage::StageFailure;
 use crate::state::Status;
@@ -42,17 +42,26 @@ pub fn run_planned(mut creation: Creation, arguments: &RunArguments) -> Result<i
     // the answers; else a signal from here on is the program's.
     let walks = creation.wishes.stop == Stop::Each;
     let early = (!walks).then(relay::watch_signals).transpose()?;
-    if let Err(error) = let_go(&mut creation) {
-        creation.take_back();
-        return Err(error);
-    }
+    let begun = listen(&creation).and_then(|manager| {
+        let_go(&mut creation)?;
+        Ok(manager)
+    });
+    let manager = match begun {
+        Ok(manager) => manager,
+        Err(error) => {
+            creation.take_back();
+            return Err(error);
+        }
+    };
     let signals = early.map_or_else(relay::watch_signals, Ok)?;
-    notify::tell_main_process(init_of(&creation).0);
     run_poststart(&creation)?;
     if arguments.detach {
+        if let Some(manager) = manager {
+            manager.wait(init_of(&creation))?;
+        }
         return Ok(0);
     }
-    let code = relay::wait_for_end(&init_of(&creation), master, &signals)?;
+    let code = relay::wait_for_end(&init_of(&creation), master, &signals, manager.as_ref())?;
     if !arguments.keep {
         remove(creation)?;
     }
@@ -79,6 +88,12 @@ fn plan_terminal(creation: &mut Creation, detach: bool) -> Result<Option<OwnedFd
         }
         _ => Ok(None),
     }
+}
+
+/// Listens to the program for a service manager, if one waits.
+fn listen(creation: &Creation) -> Result<Option<Relay>, Error> {
+    let folder = creation.folder.as_ref().expect("reserve-id made it");
+    Relay::listen(folder.path())
 }
 
 /// Init and a descriptor of it.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::{HookState, open_outputs, run_hooks};
 use crate::init::Message;
 use crate::listener;
-use crate::notify;
+use crate::notify::Relay;
 use crate::plan;
 use crate::stage::StageFailure;
 use crate::state::{START_SOCKET, Status};
@@ -28,6 +28,7 @@ pub fn start(global: &Global, id: &str) -> Result<i32, Error> {
     let connected = channel::connect_in(found.folder.directory(), START_SOCKET);
     // Another `start` was faster, or init has just ended.
     let socket = connected.map_err(|_| wrong_state(Status::Running))?;
+    let relay = Relay::listen(found.folder.path())?;
     channel::send(socket.as_fd(), &[Message::Begin as u8])?;
     let mut answer = channel::receive(socket.as_fd())?;
     if let Some((Message::Listener, told)) = Message::read(&answer) {
@@ -41,10 +42,12 @@ pub fn start(global: &Global, id: &str) -> Result<i32, Error> {
         return Err(failure.into());
     }
     found.folder.remove_start_socket();
-    if let Some(init) = found.record.init {
-        notify::tell_main_process(init.pid);
-    }
+    // Opened while it is known to live: a manager is told of this process.
+    let init = found.record.init.map(|init| (init.pid, init.open()));
     run_poststart(&found)?;
+    if let (Some(relay), Some((pid, Ok(pidfd)))) = (relay, init) {
+        relay.wait((pid, pidfd.as_fd()))?;
+    }
     Ok(0)
 }
 

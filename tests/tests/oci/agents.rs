@@ -315,34 +315,104 @@ fn crun_s_annotation_asks_for_a_descriptor_too() {
     });
 }
 
-#[test]
-fn a_service_manager_hears_of_the_main_process() {
-    check(Who::Berth, |lab| {
-        let socket_path = lab.host.work_dir().join("notify.sock");
-        let manager = UnixDatagram::bind(&socket_path)?;
+/// A service manager's socket, and a container whose program tells where it may speak.
+struct Service {
+    manager: UnixDatagram,
+    socket: PathBuf,
+    bundle: PathBuf,
+}
+
+impl Service {
+    fn new(lab: &Lab, program: &str) -> Result<Service> {
+        let socket = lab.host.work_dir().join("notify.sock");
+        let manager = UnixDatagram::bind(&socket)?;
         manager.set_read_timeout(Some(LIMIT))?;
+        let script = format!("[ -S $NOTIFY_SOCKET ] && echo $NOTIFY_SOCKET >told; {program}");
         let bundle = lab.bundle("c", |config| {
-            config["process"]["args"] = json!([
-                "sh",
-                "-c",
-                "[ -S $NOTIFY_SOCKET ] && echo $NOTIFY_SOCKET >told; sleep 1000"
-            ]);
+            config["process"]["args"] = json!(["sh", "-c", script]);
         })?;
-        let call = |words: &[&str]| {
-            let mut command = lab.command(words);
-            finish(command.env("NOTIFY_SOCKET", &socket_path))?.text()
-        };
-        call(&["create", "--bundle", path(&bundle), "c"])?;
-        call(&["start", "c"])?;
-        let mut told = [0; 100];
-        let length = manager.recv(&mut told).context("nothing was told")?;
-        let wanted = format!("MAINPID={}\n", lab.pid("c")?);
-        same(String::from_utf8_lossy(&told[..length]), &wanted)?;
-        crate::lab::eventually(|| {
-            let inside = std::fs::read_to_string(bundle.join("rootfs/told"))?;
-            same(inside.trim(), "/run/notify/notify.sock")
+        Ok(Service {
+            manager,
+            socket,
+            bundle,
+        })
+    }
+
+    fn command(&self, lab: &Lab, words: &[&str]) -> std::process::Command {
+        let mut command = lab.command(words);
+        command.env("NOTIFY_SOCKET", &self.socket);
+        command
+    }
+
+    /// Says something where the container's program would say it.
+    fn say(&self, lab: &Lab, words: &str) -> Result<()> {
+        let inside = crate::lab::eventually(|| {
+            let told = std::fs::read_to_string(self.bundle.join("rootfs/told"))?;
+            ensure!(!told.is_empty(), "nothing is told yet");
+            Ok(told)
         })?;
-        std::fs::remove_file(&socket_path)?;
+        same(inside.trim(), "/run/notify/notify.sock")?;
+        let path = format!("/proc/{}/root{}", lab.pid("c")?, inside.trim());
+        UnixDatagram::unbound()?.send_to(words.as_bytes(), path)?;
+        Ok(())
+    }
+
+    fn hear(&self) -> Result<String> {
+        let mut told = [0; 200];
+        let length = self.manager.recv(&mut told).context("nothing was told")?;
+        Ok(String::from_utf8_lossy(&told[..length]).into_owned())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+#[test]
+fn start_waits_until_the_program_is_ready_and_tells_the_service_manager() {
+    check(Who::Berth, |lab| {
+        let service = Service::new(lab, "sleep 1000")?;
+        let create = ["create", "--bundle", path(&service.bundle), "c"];
+        finish(&mut service.command(lab, &create))?.text()?;
+        let mut start = service.command(lab, &["start", "c"]).spawn()?;
+        // Of all that a container could say this is what a manager must not hear.
+        service.say(lab, "MAINPID=1\nSTOPPING=1\nFDSTORE=1")?;
+        ensure!(start.try_wait()?.is_none(), "start did not wait");
+        service.say(lab, "STATUS=warm\nREADY=1")?;
+        ensure!(start.wait()?.success(), "start failed");
+        let wanted = format!("MAINPID={}\nREADY=1\n", lab.pid("c")?);
+        same(service.hear()?, &wanted)?;
         lab.remove("c")
+    });
+}
+
+#[test]
+fn start_does_not_wait_for_a_program_that_ends() {
+    check(Who::Berth, |lab| {
+        let service = Service::new(lab, "exit 3")?;
+        let create = ["create", "--bundle", path(&service.bundle), "c"];
+        finish(&mut service.command(lab, &create))?.text()?;
+        finish(&mut service.command(lab, &["start", "c"]))?.text()?;
+        service.manager.set_nonblocking(true)?;
+        ensure!(service.hear().is_err(), "a program that ended was ready");
+        lab.remove("c")
+    });
+}
+
+#[test]
+fn run_passes_on_that_the_program_is_ready_and_stays_the_main_process() {
+    check(Who::Berth, |lab| {
+        let service = Service::new(lab, "until [ -e over ]; do sleep 0.05; done; exit 4")?;
+        let run = ["run", "--bundle", path(&service.bundle), "c"];
+        let mut run = service.command(lab, &run).spawn()?;
+        service.say(lab, "MAINPID=1")?;
+        service.say(lab, "READY=1")?;
+        same(service.hear()?, "READY=1\n")?;
+        std::fs::write(service.bundle.join("rootfs/over"), "")?;
+        let code = run.wait()?.code();
+        ensure!(code == Some(4), "run ended with {code:?}");
+        Ok(())
     });
 }
