@@ -1,6 +1,6 @@
-//! The daemons: `berth cri`, and containerd with runc and with crun.
+//! The daemons: `berth cri`, containerd with runc and with crun, and CRI-O.
 //!
-//! containerd and its CNI plugins are built by `./x bench cri` into
+//! containerd, CRI-O and the CNI plugins are built by `./x bench cri` into
 //! `target/bench/go`, because Debian's are years older.
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,10 @@ use crate::report::first_line;
 
 /// containerd, its configuration and its CNI plugins.
 mod containerd;
+/// CRI-O, the same way.
+mod crio;
+/// What both need on disk.
+mod folder;
 
 /// One that answers the CRI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +28,20 @@ pub enum Daemon {
     ContainerdRunc,
     /// containerd, its shim with crun.
     ContainerdCrun,
+    /// CRI-O, conmon with crun.
+    CrioCrun,
+    /// CRI-O, conmon with our OCI runtime: no peer, but what its users would get of us.
+    CrioBerth,
 }
 
 impl Daemon {
     /// In the order of the tables.
-    pub const ALL: [Daemon; 3] = [
+    pub const ALL: [Daemon; 5] = [
         Daemon::Berth,
         Daemon::ContainerdRunc,
         Daemon::ContainerdCrun,
+        Daemon::CrioCrun,
+        Daemon::CrioBerth,
     ];
 
     /// As a table's row names it.
@@ -40,6 +50,8 @@ impl Daemon {
             Daemon::Berth => "berth cri",
             Daemon::ContainerdRunc => "containerd with runc",
             Daemon::ContainerdCrun => "containerd with crun",
+            Daemon::CrioCrun => "CRI-O with crun",
+            Daemon::CrioBerth => "CRI-O with berth-oci",
         }
     }
 
@@ -57,15 +69,18 @@ impl Daemon {
                 let (containerd, runtime) = (built("containerd"), self.runtime());
                 format!("{} with {}", line(&containerd), line(&runtime))
             }
+            Daemon::CrioCrun | Daemon::CrioBerth => {
+                format!("{} with {}", line(&built("crio")), line(&self.runtime()))
+            }
         }
     }
 
     fn runtime(self) -> PathBuf {
         match self {
-            Daemon::Berth => berth().with_file_name("berth-oci"),
+            Daemon::Berth | Daemon::CrioBerth => berth().with_file_name("berth-oci"),
             Daemon::ContainerdRunc if built("runc").exists() => built("runc"),
             Daemon::ContainerdRunc => "/usr/sbin/runc".into(),
-            Daemon::ContainerdCrun => "/usr/bin/crun".into(),
+            Daemon::ContainerdCrun | Daemon::CrioCrun => "/usr/bin/crun".into(),
         }
     }
 
@@ -85,12 +100,16 @@ impl Daemon {
             .command("umount")
             .arg("/sys/fs/cgroup/unified")
             .output();
-        if self == Daemon::Berth {
-            let mut command = host.command(berth());
-            command.arg("cri").arg("--socket").arg(socket);
-            return Ok(command);
-        }
-        containerd::command(host, registry, socket, &self.runtime())
+        let make = match self {
+            Daemon::Berth => {
+                let mut command = host.command(berth());
+                command.arg("cri").arg("--socket").arg(socket);
+                return Ok(command);
+            }
+            Daemon::ContainerdRunc | Daemon::ContainerdCrun => containerd::command,
+            Daemon::CrioCrun | Daemon::CrioBerth => crio::command,
+        };
+        make(host, registry, socket, &self.runtime())
     }
 }
 

@@ -146,10 +146,7 @@ impl Node {
             linux: Some(v1::LinuxPodSandboxConfig {
                 cgroup_parent: self.host.cgroup_parent(),
                 security_context: Some(v1::LinuxSandboxSecurityContext {
-                    namespace_options: Some(v1::NamespaceOption {
-                        pid: v1::NamespaceMode::Container as i32,
-                        ..Default::default()
-                    }),
+                    namespace_options: Some(namespaces()),
                     ..Default::default()
                 }),
                 ..Default::default()
@@ -194,7 +191,13 @@ impl Node {
                 image: Some(image()),
                 command: vec!["sleep".to_owned(), "100000".to_owned()],
                 log_path: format!("{name}.log"),
-                linux: Some(v1::LinuxContainerConfig::default()),
+                linux: Some(v1::LinuxContainerConfig {
+                    security_context: Some(v1::LinuxContainerSecurityContext {
+                        namespace_options: Some(namespaces()),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             sandbox_config: Some(self.sandbox(pod_name)),
@@ -354,9 +357,19 @@ async fn ready(channel: &Channel) -> bool {
     })
 }
 
+/// As a kubelet asks for pods and containers that say nothing.
+fn namespaces() -> v1::NamespaceOption {
+    v1::NamespaceOption {
+        pid: v1::NamespaceMode::Container as i32,
+        ..Default::default()
+    }
+}
+
 fn image() -> v1::ImageSpec {
     v1::ImageSpec {
         image: IMAGE.to_owned(),
+        // CRI-O judges signatures by what the user wrote.
+        user_specified_image: IMAGE.to_owned(),
         ..Default::default()
     }
 }

@@ -114,7 +114,8 @@ pub fn libraries(program: &str) -> Result<Vec<String>> {
     Ok(paths.map(str::to_owned).collect())
 }
 
-/// Adds a file of this machine at its own path, its folders before it.
+/// Adds a file of this machine at its own path, its folders before it. Two programs may
+/// need one library; an archive that had it twice would be refused by some engines.
 ///
 /// # Errors
 ///
@@ -127,7 +128,9 @@ pub fn add_with_parents(entries: &mut Vec<Entry>, library: &str) -> Result<()> {
             entries.push(Entry::directory(parent, 0o755));
         }
     }
-    entries.push(host_file(Path::new(library), target)?);
+    if !entries.iter().any(|entry| entry.path == target) {
+        entries.push(host_file(Path::new(library), target)?);
+    }
     Ok(())
 }
 

@@ -1,0 +1,86 @@
+//! What a peer needs on disk: its configuration, its network, its OCI runtime.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::built;
+
+/// What our bridge does too: an address, a route, masquerade.
+const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "bench", "plugins": [{
+  "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables",
+  "ipam": {"type": "host-local", "dataDir": "@/addresses", "ranges": [[{"subnet": "10.88.0.0/16"}]],
+    "routes": [{"dst": "0.0.0.0/0"}]}}]}
+"#;
+
+/// Debian's crun refuses the version of the specification that containerd 2 and CRI-O
+/// write. Rewriting it costs the row a shell and a
+/// sed a container, as the page says.
+const OLDER: &str = r#"#!/bin/sh
+previous= bundle=
+for word; do
+  [ "$previous" != --bundle ] || bundle=$word
+  previous=$word
+done
+[ -z "$bundle" ] || sed -i 's/"ociVersion": *"[^"]*"/"ociVersion":"1.0.2"/' "$bundle/config.json"
+exec %CRUN% "$@"
+"#;
+
+/// The folder of one daemon.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// That of its socket.
+    ///
+    /// # Errors
+    ///
+    /// The socket is in none.
+    pub fn of(socket: &Path) -> Result<Folder> {
+        let folder = socket.parent().context("a socket is in a folder")?;
+        Ok(Folder(folder.to_owned()))
+    }
+
+    /// Writes a file: `@` is this folder, `%RUNTIME%` the OCI runtime, `%PLUGINS%` where
+    /// programs are that `./x bench cri` built.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn write(&self, name: &str, text: &str, runtime: &Path) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+        let text = text
+            .replace('@', &self.0.to_string_lossy())
+            .replace("%RUNTIME%", &runtime.to_string_lossy())
+            .replace("%PLUGINS%", &built("").to_string_lossy());
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Writes what the CNI plugins do.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn write_network(&self) -> Result<()> {
+        self.write("cni/10-bench.conflist", CNI, Path::new(""))
+            .map(drop)
+    }
+
+    /// The program that a daemon is to call as its OCI runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn runtime(&self, program: &Path) -> Result<PathBuf> {
+        if !program.ends_with("crun") {
+            return Ok(program.to_owned());
+        }
+        let path = self.0.join("crun");
+        fs::write(&path, OLDER.replace("%CRUN%", &program.to_string_lossy()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+}
