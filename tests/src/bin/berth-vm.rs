@@ -6,6 +6,8 @@
 //!
 //! - `BERTH_VM_ACCEL=kvm|tcg` decides who executes; without it a trial does.
 //! - `RUNTIME_UNDER_TEST=berth-oci|runc|crun` asks one runtime only, as it does outside.
+//! - `BERTH_CHAPTERS=1,3,4,7-` tells the cluster's story in those chapters only.
+//! - `BERTH_VM_STAY=1` leaves the guests up, each with a shell behind a socket named `door`.
 //! - `BERTH_VM_LIMIT=SECONDS` is how long the suite may take, 3600 by default.
 
 use std::fs::{self, File, TryLockError};
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use berth_tests::vm;
 use berth_tests::vm::guest::{self, Run};
-use berth_tests::vm::payload::{self, Programs, Suite};
+use berth_tests::vm::payload::{self, Afterwards, Programs, Suite};
 use berth_tests::vm::system;
 
 /// The suite that two guests on a wire run together.
@@ -43,6 +45,10 @@ fn main() -> Result<ExitCode> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir(&folder)?;
     let accelerator = guest::choose_accelerator(&system, &folder)?;
+    let afterwards = match std::env::var_os("BERTH_VM_STAY") {
+        Some(_) => Afterwards::Stay,
+        None => Afterwards::End,
+    };
     let suite = Suite {
         name: if is_cluster {
             MACHINES.to_owned()
@@ -56,6 +62,7 @@ fn main() -> Result<ExitCode> {
         },
         words: words.collect(),
         slowness: accelerator.slowness(),
+        afterwards,
     };
     let payload = payload::pack(&suite, &folder)?;
     eprintln!("starting the virtual machine ({})", accelerator.name());
@@ -66,6 +73,7 @@ fn main() -> Result<ExitCode> {
         accelerator,
         limit,
         folder: &folder,
+        afterwards,
     };
     let outcome = if is_cluster {
         guest::run_two(&run)

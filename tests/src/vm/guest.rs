@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::payload::Afterwards;
 use super::system::System;
 use super::wire::{self, End};
 
@@ -84,6 +85,8 @@ pub struct Run<'a> {
     pub limit: Duration,
     /// For the consoles and whatever else is of this run.
     pub folder: &'a Path,
+    /// Whether guests stay when their suites have ended.
+    pub afterwards: Afterwards,
 }
 
 /// Runs the suite in one guest, whose words go to standard output; its exit code.
@@ -284,6 +287,7 @@ fn command(run: &Run<'_>, folder: &Path, end: Option<End>) -> Command {
     command
         // Where the disk's snapshot goes, which has no name.
         .env("TMPDIR", folder)
+        .current_dir(folder)
         .args(["-append", &kernel_words])
         .args([
             "-drive",
@@ -292,18 +296,20 @@ fn command(run: &Run<'_>, folder: &Path, end: Option<End>) -> Command {
         .args(["-drive", &disk(run.payload, "readonly=on")])
         .args(["-device", "virtio-serial-pci"])
         .stdin(Stdio::null());
-    for (number, name) in [(1, "words"), (2, "told")] {
-        // Files, for a terminal or a pipe that has no reader would stop the guest.
-        let file = folder.join(name);
-        command
-            .args([
-                "-chardev",
-                &format!("file,id={name},path={}", file.display()),
-            ])
-            .args([
-                "-device",
-                &format!("virtserialport,nr={number},chardev={name}"),
-            ]);
+    // Files, for a terminal or a pipe that has no reader would stop the guest. Paths are
+    // of this folder, for a socket's must be short.
+    let mut ports = vec![
+        ("words", "file,id=words,path=words"),
+        ("told", "file,id=told,path=told"),
+    ];
+    if run.afterwards == Afterwards::Stay {
+        ports.push(("door", "socket,id=door,path=door,server=on,wait=off"));
+    }
+    for (number, (name, backend)) in (1..).zip(ports) {
+        command.args(["-chardev", backend]).args([
+            "-device",
+            &format!("virtserialport,nr={number},chardev={name}"),
+        ]);
     }
     // Behind the ports: the guest counts all of virtio's devices, and `vport0p1` is a port
     // of the first one.

@@ -32,6 +32,9 @@ const INSTALLED: &[&str] = &[
 /// Folders of the workspace that suites read.
 const READ: &[&str] = &["docs", "examples", "systemd", "tests"];
 
+/// What a suite is told by variables, here as outside.
+const VARIABLES: &[&str] = &["RUNTIME_UNDER_TEST", "BERTH_CHAPTERS"];
+
 /// Which programs of ours a suite starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Programs {
@@ -52,6 +55,17 @@ pub struct Suite {
     pub words: Vec<String>,
     /// How much longer than on a real machine a case may take.
     pub slowness: u32,
+    /// What becomes of the guest when the suite has ended.
+    pub afterwards: Afterwards,
+}
+
+/// What becomes of a guest when its suite has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It ends too.
+    End,
+    /// It stays until somebody ends it, with a shell behind its door.
+    Stay,
 }
 
 /// Compiles the suite and makes the disk in a folder; the disk's path.
@@ -121,21 +135,37 @@ mkdir -p {workspace}
 mount --bind /payload/workspace {workspace}
 cd {workspace}/tests
 {wire}export HOME=/root BERTH_TEST_SLOWNESS={slowness} PATH={workspace}/target/debug:$PATH
-{asked}
-{program} {words}
+{variables}{door}{program} {words}
 echo \"exit $?\" >/dev/vport0p2
-",
+{stay}",
         workspace = quoted(&workspace().display().to_string()),
         slowness = suite.slowness,
         wire = wire::script(),
-        asked = match std::env::var("RUNTIME_UNDER_TEST") {
-            Ok(runtime) => format!("export RUNTIME_UNDER_TEST={}", quoted(&runtime)),
-            Err(_) => String::new(),
+        variables = VARIABLES
+            .iter()
+            .filter_map(|name| Some((name, std::env::var(name).ok()?)))
+            .map(|(name, value)| format!("export {name}={}\n", quoted(&value)))
+            .collect::<String>(),
+        door = match suite.afterwards {
+            Afterwards::End => "",
+            Afterwards::Stay => DOOR,
+        },
+        stay = match suite.afterwards {
+            Afterwards::End => "",
+            Afterwards::Stay => "wait\n",
         },
         program = quoted(&program.display().to_string()),
         words = words.join(" "),
     )
 }
+
+/// A shell behind the third port, from the suite's begin to the machine's end. A port that
+/// nobody has open on the other side reads as ended, so there is a next shell. The port can be
+/// opened once, so all three descriptors are of that.
+const DOOR: &str = "while sleep 1; do
+  setsid sh -i 0<>/dev/vport0p3 1>&0 2>&0
+done &
+";
 
 /// A word that a shell takes as it is.
 fn quoted(word: &str) -> String {
@@ -195,7 +225,7 @@ fn size_mib(folder: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Programs, Suite, executable, script};
+    use super::{Afterwards, Programs, Suite, executable, script};
     use std::path::Path;
 
     #[test]
@@ -217,9 +247,20 @@ noise
             programs: Programs::Debug,
             words: vec!["a'b c".to_owned(), "--exact".to_owned()],
             slowness: 3,
+            afterwards: Afterwards::End,
         };
         let text = script(&suite, Path::new("/t/oci"));
         assert!(text.contains(r"'/t/oci' 'a'\''b c' '--exact'"), "{text}");
         assert!(text.contains("BERTH_TEST_SLOWNESS=3"), "{text}");
+        assert!(!text.contains("vport0p3"), "no door unless asked: {text}");
+        let staying = Suite {
+            afterwards: Afterwards::Stay,
+            ..suite
+        };
+        let text = script(&staying, Path::new("/t/oci"));
+        assert!(
+            text.contains("vport0p3") && text.ends_with("wait\n"),
+            "{text}"
+        );
     }
 }

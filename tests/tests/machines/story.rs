@@ -60,13 +60,32 @@ const CHAPTERS: &[Chapter] = &[
     ("a machine leaves, and the last one ends the cluster", leave),
 ];
 
-/// Tells it all.
+/// Which chapters are told, where not all: numbers and ranges between commas, as `1,3,4,7-`.
+const VARIABLE: &str = "BERTH_CHAPTERS";
+
+/// Tells it all, or what is asked for.
 pub fn tell(pair: &Pair) {
+    let asked = std::env::var(VARIABLE).unwrap_or_else(|_| "1-".to_owned());
     for (number, (title, chapter)) in (1..).zip(CHAPTERS) {
-        pair.say(&format!("{number}. {title}"));
-        chapter(pair);
+        if is_asked(&asked, number) {
+            pair.say(&format!("{number}. {title}"));
+            chapter(pair);
+        }
     }
     pair.say("the end");
+}
+
+fn is_asked(asked: &str, number: usize) -> bool {
+    let bound = |text: &str, open: usize| match text {
+        "" => open,
+        text => text
+            .parse()
+            .unwrap_or_else(|error| panic!("{VARIABLE} is {asked:?}: {text:?}: {error}")),
+    };
+    asked.split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        (bound(first, 1)..=bound(last, usize::MAX)).contains(&number)
+    })
 }
 
 fn install(pair: &Pair) {
@@ -337,21 +356,12 @@ fn reach_each_other(pair: &Pair) {
     }
 }
 
-/// A page, asked by a program in a pod.
+/// A page, asked by a program in a pod. Debian's static BusyBox has a wget whose own limit
+/// (`-T`) ends it by a segmentation fault.
 fn fetch(pair: &Pair, pod: &str, address: &str) -> Result<String> {
     let limit = stretched(Duration::from_secs(3)).as_secs().to_string();
-    pair.exec(
-        pod,
-        &[
-            "wget",
-            "-q",
-            "-T",
-            &limit,
-            "-O",
-            "-",
-            &format!("http://{address}/"),
-        ],
-    )
+    let url = format!("http://{address}/");
+    pair.exec(pod, &["timeout", &limit, "wget", "-q", "-O", "-", &url])
 }
 
 fn look_inside(pair: &Pair) {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use berth_tests::patience::stretched;
 use libseccomp::{ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -62,13 +63,14 @@ impl Socket {
 
 fn await_input(file: impl AsFd) -> Result<()> {
     let mut watched = [PollFd::new(&file, PollFlags::IN)];
-    let limit = Timespec {
-        tv_sec: LIMIT.as_secs().cast_signed(),
+    let limit = stretched(LIMIT);
+    let timeout = Timespec {
+        tv_sec: limit.as_secs().cast_signed(),
         tv_nsec: 0,
     };
     ensure!(
-        poll(&mut watched, Some(&limit))? == 1,
-        "nothing came within {LIMIT:?}"
+        poll(&mut watched, Some(&timeout))? == 1,
+        "nothing came within {limit:?}"
     );
     Ok(())
 }
@@ -326,7 +328,7 @@ impl Service {
     fn new(lab: &Lab, program: &str) -> Result<Service> {
         let socket = lab.host.work_dir().join("notify.sock");
         let manager = UnixDatagram::bind(&socket)?;
-        manager.set_read_timeout(Some(LIMIT))?;
+        manager.set_read_timeout(Some(stretched(LIMIT)))?;
         let script = format!("[ -S $NOTIFY_SOCKET ] && echo $NOTIFY_SOCKET >told; {program}");
         let bundle = lab.bundle("c", |config| {
             config["process"]["args"] = json!(["sh", "-c", script]);
