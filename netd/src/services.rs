@@ -36,6 +36,9 @@
 //!                                       chain `return` writes A's MAC into the frame
 //! ```
 //!
+//! A client that is a node or a pod of the cluster and asks another node's port is hidden
+//! behind that node: its endpoint may be its neighbour, whose answer would not come by.
+//!
 //! Read more: nft(8), "MAPS" and "VERDICT MAPS"; the kernel's
 //! `net/netfilter/nft_lookup.c`, `nft_nat.c`, `nft_dynset.c`;
 //! `Documentation/networking/nf_conntrack-sysctl.rst`. Try:

@@ -19,9 +19,9 @@
 
 use ipnet::IpNet;
 use nlink::netlink::nftables::{
-    BaseChain, ChainName, CmpOp, CtKey, DynsetExpr, DynsetOp, Expr, Family, FilterHook, LookupExpr,
-    MasqExpr, MetaKey, NatHook, NumgenKind, PayloadBase, PayloadCsum, Priority, Register, Set,
-    SetDataType, SetKeyType, Verdict as NlVerdict,
+    BaseChain, ChainName, CmpOp, CtDirection, CtKey, DynsetExpr, DynsetOp, Expr, Family, FibFlags,
+    FibResult, FilterHook, LookupExpr, MasqExpr, MetaKey, NatHook, NumgenKind, PayloadBase,
+    PayloadCsum, Priority, Register, Set, SetDataType, SetKeyType, Verdict as NlVerdict,
 };
 
 use crate::nft::lower::{NatSide, compare, condition, family_is, interface, nat};
@@ -423,12 +423,15 @@ fn after(layout: &Layout) -> ChainSpec {
 const RTN_LOCAL: u32 = 2;
 
 fn destination_is(op: CmpOp, kind: u32) -> Vec<Expr> {
-    use nlink::netlink::nftables::{FibFlags, FibResult};
+    address_is(FibFlags::DADDR, op, kind)
+}
+
+fn address_is(side: FibFlags, op: CmpOp, kind: u32) -> Vec<Expr> {
     vec![
         Expr::Fib {
             dreg: Register::R0,
             result: FibResult::AddrType,
-            flags: FibFlags::DADDR,
+            flags: side,
         },
         compare(op, kind.to_ne_bytes().to_vec()),
     ]
@@ -592,6 +595,9 @@ fn sources() -> ChainSpec {
         ));
     }
     for family in FAMILIES {
+        rules.extend(members(family));
+    }
+    for family in FAMILIES {
         let mut kept = family_is(family);
         kept.extend(interface(MetaKey::OifName, CmpOp::Eq, DEVICE));
         kept.push(load_address(family, Side::Source, 0));
@@ -619,6 +625,51 @@ fn sources() -> ChainSpec {
         BaseChain::nat(NatHook::Postrouting, Priority::Custom(95)),
         rules,
     )
+}
+
+/// Nodes and pods that ask another node's port. The endpoint may be on the client's own
+/// node: there a node's kernel takes nothing from the tunnel that bears its own address,
+/// and a pod's answer to its neighbour takes the bridge, past the node that was asked and
+/// must put its address back. So they come from the node that was asked, by the address
+/// that they asked; to masquerade would take any address that this node has, as that of `lo`
+/// for names, which every node has.
+fn members(family: IpFamily) -> [RuleSpec; 2] {
+    let onwards = || {
+        let mut expressions = family_is(family);
+        expressions.extend(interface(MetaKey::OifName, CmpOp::Eq, DEVICE));
+        expressions.extend(was_rewritten());
+        expressions
+    };
+    let mut node = onwards();
+    node.push(load_address(family, Side::Source, 0));
+    node.push(LookupExpr::new(map_name("nodes", family), Register::R0).into());
+    // What this machine itself asks has its answers already.
+    node.extend(address_is(FibFlags::SADDR, CmpOp::Neq, RTN_LOCAL));
+    node.extend(from_the_asked(family));
+    let mut through_peer = onwards();
+    through_peer.extend([
+        Expr::Ct {
+            dreg: Register::R0,
+            key: CtKey::Mark,
+        },
+        masked(RETURN_BIT),
+        compare(CmpOp::Neq, vec![0; 4]),
+    ]);
+    through_peer.extend(from_the_asked(family));
+    let reason = "a client of the cluster may be its endpoint's neighbour";
+    [rule(node, reason), rule(through_peer, reason)]
+}
+
+fn from_the_asked(family: IpFamily) -> [Expr; 2] {
+    let asked = Expr::CtDirectional {
+        dreg: Register::R0,
+        key: match family {
+            IpFamily::V4 => CtKey::DstIp,
+            IpFamily::V6 => CtKey::DstIp6,
+        },
+        direction: CtDirection::Original,
+    };
+    [asked, nat(NatSide::Source, family, Register::R0, None)]
 }
 
 fn was_rewritten() -> Vec<Expr> {

@@ -177,6 +177,44 @@ fn a_node_port_answers_on_every_node_and_the_pod_sees_the_client() {
 }
 
 #[test]
+fn a_node_port_brings_members_of_the_cluster_to_their_neighbours() {
+    let mut cluster = Cluster::new(3);
+    let pod = cluster.pod(0, "pod");
+    let neighbour = cluster.pod(0, "neighbour");
+    let other = cluster.pod(2, "other");
+    cluster.put_service(
+        "web",
+        1,
+        json!({"type": "NodePort", "ports": [{"name": "http", "port": 8080, "nodePort": NODE_PORT}]}),
+    );
+    cluster.put_slices("web", tcp_80(), &[(pod, 0)]);
+    for index in 0..3 {
+        wait_for(&cluster, index, "6 . 30080 : goto node-pick-v4-1");
+        wait_for(&cluster, index, "6 . 30080 : goto node-pick-v6-1");
+    }
+    for (any, is_v4) in [("0.0.0.0", true), ("::", false)] {
+        let listener = listen_tcp(pod.pid, any, 80);
+        // The node of the endpoint and the pod itself, pods beside it, and members elsewhere.
+        for from in [
+            cluster.fabric.host(0).pid(),
+            pod.pid,
+            neighbour.pid,
+            cluster.fabric.host(2).pid(),
+            other.pid,
+        ] {
+            for index in 0..3 {
+                let port = match is_v4 {
+                    true => cluster.node(index, NODE_PORT),
+                    false => cluster.node_v6(index, NODE_PORT),
+                };
+                exchange_tcp(from, port, &listener)
+                    .unwrap_or_else(|error| panic!("{from} by {port}: {error:#}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn much_data_through_a_node_port_of_another_node_arrives_whole_and_at_once() {
     let mut cluster = Cluster::new(2);
     let pod = cluster.pod(1, "pod");
