@@ -25,11 +25,22 @@ fn question(name: &str, kind: RecordType) -> Vec<u8> {
     message.to_bytes().unwrap()
 }
 
+/// The next datagram. A socket with a limit of time hears of signals, as of a child that ended
+/// (signal(7), "Interruption of system calls").
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 fn ask(socket: &UdpSocket, server: &str, name: &str, kind: RecordType) -> Result<Message> {
     let server: SocketAddr = server.parse()?;
     socket.send_to(&question(name, kind), server)?;
     let mut buffer = [0; 4096];
-    let (count, from) = socket.recv_from(&mut buffer).context("no answer")?;
+    let (count, from) = receive(socket, &mut buffer).context("no answer")?;
     ensure!(from == server, "an answer from {from}");
     Ok(Message::from_bytes(&buffer[..count])?)
 }
@@ -173,7 +184,7 @@ fn an_answer_that_is_too_long_for_a_datagram_says_so() {
         )
         .unwrap();
     let mut buffer = [0; 4096];
-    let (count, _) = socket.recv_from(&mut buffer).unwrap();
+    let (count, _) = receive(&socket, &mut buffer).unwrap();
     assert!((600..=1232).contains(&count), "{count} bytes");
 }
 
@@ -189,7 +200,7 @@ fn other_names_go_to_the_hosts_resolvers_and_never_in_a_circle() {
         .unwrap();
     let served = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
-        let (count, peer) = resolver.recv_from(&mut buffer).unwrap();
+        let (count, peer) = receive(&resolver, &mut buffer).unwrap();
         let asked = Message::from_bytes(&buffer[..count]).unwrap();
         let mut answer = Message::new(asked.metadata.id, MessageType::Response, OpCode::Query);
         answer.metadata.recursion_desired = true;
