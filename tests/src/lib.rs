@@ -16,6 +16,8 @@
 
 /// Numbers that look random and can be had again.
 pub mod chance;
+/// critest of cri-tools.
+pub mod critest;
 /// Members of etcd on loopback.
 pub mod etcd;
 /// Several hosts on one wire.
@@ -34,6 +36,8 @@ pub mod machine;
 pub mod outcome;
 /// How long to wait, on a machine that may be slow.
 pub mod patience;
+/// Other daemons that answer the CRI.
+pub mod peers;
 /// A real registry on loopback.
 pub mod registry;
 /// An API of three kinds, in memory.

@@ -24,6 +24,9 @@ mod buildah;
 /// containerd, through its shim for runc.
 #[path = "callers/containerd.rs"]
 mod containerd;
+/// CRI-O, judged by critest.
+#[path = "callers/crio.rs"]
+mod crio;
 /// docker: the daemon and its client.
 #[path = "callers/docker.rs"]
 mod docker;

@@ -16,8 +16,6 @@ use crate::report::first_line;
 mod containerd;
 /// CRI-O, the same way.
 mod crio;
-/// What both need on disk.
-mod folder;
 
 /// One that answers the CRI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

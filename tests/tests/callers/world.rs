@@ -129,6 +129,11 @@ impl World {
         sweep::end_remains(&self.host);
     }
 
+    /// The machine's namespaces and directories.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// A folder of this machine's own.
     pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.host.work_dir().join(name);

@@ -255,7 +255,7 @@ fn pods_that_come_at_once_get_addresses_of_their_own() -> Result<()> {
 
 #[test]
 fn crictl_shows_what_plugins_made() -> Result<()> {
-    let Some(program) = crate::critest::named("CRICTL") else {
+    let Some(program) = berth_tests::critest::named("CRICTL") else {
         return Ok(());
     };
     run(async |world, node| {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use berth_tests::critest::{judge, named};
 use berth_tests::image::critest;
 use berth_tests::machine::Machine;
 use serde_json::Value;
@@ -68,28 +69,6 @@ fn critest_passes() -> Result<()> {
         text()
     );
     world.end()
-}
-
-#[derive(Debug, Default)]
-struct Judged {
-    passed: usize,
-    skipped: usize,
-    failed: Vec<String>,
-}
-
-/// Counts what ginkgo's report tells (`types.Report` in its documentation).
-fn judge(report: &Value) -> Result<Judged> {
-    let specs = report[0]["SpecReports"].as_array().context("SpecReports")?;
-    let mut judged = Judged::default();
-    for spec in specs.iter().filter(|spec| spec["LeafNodeType"] == "It") {
-        let name = spec["LeafNodeText"].as_str().context("LeafNodeText")?;
-        match spec["State"].as_str().context("State")? {
-            "passed" => judged.passed += 1,
-            "skipped" | "pending" => judged.skipped += 1,
-            _ => judged.failed.push(name.to_owned()),
-        }
-    }
-    Ok(judged)
 }
 
 #[test]
@@ -178,14 +157,4 @@ fn every_command_of_crictl_is_answered() -> Result<()> {
         crictl(&["rmi", IMAGE])?;
         Ok(world)
     })
-}
-
-/// The program that a variable names; without one the reader is told.
-pub fn named(variable: &str) -> Option<String> {
-    let program = std::env::var(variable).ok().filter(|name| !name.is_empty());
-    if program.is_none() {
-        println!("NOT RUN: {variable} names no program");
-        eprintln!("NOT RUN: {variable} names no program");
-    }
-    program
 }

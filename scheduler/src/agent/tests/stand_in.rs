@@ -190,8 +190,10 @@ impl StandIn {
             async move {
                 let (revision, away) = &mut receivers;
                 tokio::select! {
-                    _ = revision.wait_for(|revision| *revision > since) => {}
+                    // What changes while it is away is not told.
+                    biased;
                     _ = away.wait_for(|away| *away) => return None,
+                    _ = revision.wait_for(|revision| *revision > since) => {}
                 }
                 let state = server.lock();
                 let lines: String = state

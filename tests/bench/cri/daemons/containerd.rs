@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_tests::host::Host;
+use berth_tests::peers::Folder;
 use berth_tests::registry::Registry;
 
 use super::built;
-use super::folder::Folder;
 
 /// Root of the build machines may not lower a score; a hybrid tree is not what
 /// crun takes, so the hosts have none.
@@ -51,7 +51,8 @@ pub fn command(host: &Host, registry: &Registry, socket: &Path, runtime: &Path) 
         "{} is missing: ./x bench cri builds it",
         program.display()
     );
-    let folder = Folder::of(socket)?;
+    let folder = socket.parent().context("a socket is in a folder")?;
+    let folder = Folder::new(folder, &built(""));
     let runtime = folder.runtime(runtime)?;
     let configuration = folder.write("containerd.toml", CONTAINERD, &runtime)?;
     folder.write_network()?;

@@ -1,4 +1,5 @@
-//! What a peer needs on disk: its configuration, its network, its OCI runtime.
+//! Other daemons that answer the CRI, and what they need on disk: configuration, network,
+//! OCI runtime.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::built;
+/// CRI-O.
+pub mod crio;
 
 /// What our bridge does too: an address, a route, masquerade.
 const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "bench", "plugins": [{
@@ -29,32 +31,39 @@ exec %CRUN% "$@"
 "#;
 
 /// The folder of one daemon.
-pub struct Folder(PathBuf);
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    plugins: PathBuf,
+}
 
 impl Folder {
-    /// That of its socket.
-    ///
-    /// # Errors
-    ///
-    /// The socket is in none.
-    pub fn of(socket: &Path) -> Result<Folder> {
-        let folder = socket.parent().context("a socket is in a folder")?;
-        Ok(Folder(folder.to_owned()))
+    /// A folder that exists, and where the CNI plugins are.
+    pub fn new(path: &Path, plugins: &Path) -> Folder {
+        Folder {
+            path: path.to_owned(),
+            plugins: plugins.to_owned(),
+        }
     }
 
-    /// Writes a file: `@` is this folder, `%RUNTIME%` the OCI runtime, `%PLUGINS%` where
-    /// programs are that `./x bench cri` built.
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file: `@` is this folder, `%RUNTIME%` the OCI runtime, `%PLUGINS%` where the
+    /// plugins are.
     ///
     /// # Errors
     ///
     /// Those of the file system.
     pub fn write(&self, name: &str, text: &str, runtime: &Path) -> Result<PathBuf> {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
         let text = text
-            .replace('@', &self.0.to_string_lossy())
+            .replace('@', &self.path.to_string_lossy())
             .replace("%RUNTIME%", &runtime.to_string_lossy())
-            .replace("%PLUGINS%", &built("").to_string_lossy());
+            .replace("%PLUGINS%", &self.plugins.to_string_lossy());
         fs::write(&path, text)?;
         Ok(path)
     }
@@ -78,7 +87,7 @@ impl Folder {
         if !program.ends_with("crun") {
             return Ok(program.to_owned());
         }
-        let path = self.0.join("crun");
+        let path = self.path.join("crun");
         fs::write(&path, OLDER.replace("%CRUN%", &program.to_string_lossy()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path)
