@@ -40,6 +40,13 @@ pub(crate) enum News<T> {
     One(String, Option<T>),
 }
 
+impl<T> News<T> {
+    /// Whether this is everything.
+    pub(crate) fn is_all(&self) -> bool {
+        matches!(self, News::All(_))
+    }
+}
+
 /// So many wait while the keeper is at work.
 const QUEUE: usize = 4096;
 

@@ -5,6 +5,11 @@
 //! route, rule or neighbour changed. A look at nftables costs one message as
 //! long as nobody touched the ruleset, for every batch counts its generation
 //! up.
+//!
+//! The state file of the last netd is behind what that netd did: by seconds, if
+//! it was killed. So what it left in the kernel is better than what the file
+//! says, and stays until the API has told everything; the file is for a machine
+//! that began anew, and for names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -68,6 +73,23 @@ pub(crate) struct Keeper {
     server: Option<DnsServer>,
     dirty: Dirty,
     unwritten_since: Option<Instant>,
+    heard: Heard,
+    /// What another netd left in the kernel is not replaced yet.
+    defers: bool,
+}
+
+/// Of which kinds the API has told all there are.
+#[derive(Debug, Default)]
+struct Heard {
+    nodes: bool,
+    services: bool,
+    slices: bool,
+}
+
+impl Heard {
+    fn everything(&self) -> bool {
+        self.nodes && self.services && self.slices
+    }
 }
 
 /// What has to be planned again.
@@ -98,6 +120,8 @@ impl Keeper {
             server: None,
             dirty: Dirty::default(),
             unwritten_since: None,
+            heard: Heard::default(),
+            defers: true,
             config,
         };
         keeper.dirty.nodes = !keeper.model.nodes.is_empty();
@@ -146,15 +170,18 @@ impl Keeper {
     fn note(&mut self, update: Update) {
         match update {
             Update::Node(news) => {
+                self.heard.nodes |= news.is_all();
                 self.dirty.nodes |= replace(&mut self.model.nodes, news, |_, _| {});
             }
             Update::Service(news) => {
+                self.heard.services |= news.is_all();
                 let dirty = &mut self.dirty.services;
                 replace(&mut self.model.services, news, |name, _| {
                     dirty.insert(name.to_owned());
                 });
             }
             Update::Slice(news) => {
+                self.heard.slices |= news.is_all();
                 let dirty = &mut self.dirty.services;
                 replace(&mut self.model.slices, news, |_, slice| {
                     dirty.insert(slice.service.clone());
@@ -179,15 +206,32 @@ impl Keeper {
         change.extend(self.wanted.replace(DNS, dns));
         change.extend(self.plan_services());
         self.published.store(Arc::new(self.names.clone()));
-        if let Err(error) = self.change_tables(&change).await {
-            warn(
-                &error,
-                "services are not in place; the next look tries again",
-            );
-            self.verified = None;
+        if self.may_replace().await {
+            if let Err(error) = self.change_tables(&change).await {
+                warn(
+                    &error,
+                    "services are not in place; the next look tries again",
+                );
+                self.verified = None;
+            }
+            self.forget(&change).await;
         }
-        self.forget(&change).await;
         self.look().await;
+    }
+
+    /// Whether what is in the kernel may be replaced by what follows from the model.
+    async fn may_replace(&mut self) -> bool {
+        if self.defers {
+            let nothing_is_there = match tables::exist().await {
+                Ok(exist) => !exist,
+                Err(error) => {
+                    warn(&error, "nftables cannot be read; the next look tries again");
+                    false
+                }
+            };
+            self.defers = !self.heard.everything() && !nothing_is_there;
+        }
+        !self.defers
     }
 
     /// Where an endpoint is decides how it is reached, so when ranges or nodes'
@@ -281,18 +325,19 @@ impl Keeper {
 
     /// Looks at the kernel and puts right what is not as it should be.
     async fn look(&mut self) {
-        match self.look_at_overlay().await {
-            Ok(()) => {}
-            Err(error) => warn(
-                &error,
-                "the overlay is not in place; the next look tries again",
-            ),
-        }
-        if let Err(error) = self.look_at_tables().await {
-            warn(
-                &error,
-                "services are not in place; the next look tries again",
-            );
+        if self.may_replace().await {
+            if let Err(error) = self.look_at_overlay().await {
+                warn(
+                    &error,
+                    "the overlay is not in place; the next look tries again",
+                );
+            }
+            if let Err(error) = self.look_at_tables().await {
+                warn(
+                    &error,
+                    "services are not in place; the next look tries again",
+                );
+            }
         }
         if let Err(error) = self.look_at_dns().await {
             warn(&error, "names are not served; the next look tries again");

@@ -40,6 +40,11 @@ impl Generation {
     }
 }
 
+/// Whether somebody put the table there, with whatever in it.
+pub(crate) async fn exist() -> Result<bool, Error> {
+    table_exists(&open()?, Family::Inet, TABLE).await
+}
+
 /// Puts the table in place of whatever has its name, with these elements, at once.
 pub(crate) async fn load(layout: &Layout, elements: &[(Key, Value)]) -> Result<(), Error> {
     let connection = open_wide()?;

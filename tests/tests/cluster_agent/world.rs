@@ -314,7 +314,11 @@ impl World {
     }
 
     pub async fn delete(&self, name: &str) -> Result<()> {
-        self.pods().delete(name, &Default::default()).await?;
+        match self.pods().delete(name, &Default::default()).await {
+            // Whoever owned it was faster.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            other => drop(other?),
+        }
         self.until_deleted(name).await
     }
 

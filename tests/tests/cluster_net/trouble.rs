@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::hosts::{At, Cluster, service_v4};
 use crate::world::{bind_udp, exchange_tcp, exchange_udp, listen_tcp, run};
@@ -132,6 +132,37 @@ fn without_the_api_a_netd_goes_on_and_even_starts() {
     cluster.start(0);
     cluster.within(5, reaches);
     // And what changes afterwards arrives.
+    cluster.api.set_away(false);
+    cluster.api.delete("services", "default/web");
+    cluster.within(10, || {
+        ensure!(reaches().is_err(), "the service is still there");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_killed_netd_did_last_stays_until_the_api_tells() {
+    let mut cluster = Cluster::new(2);
+    let (client, server) = client_and_server(&mut cluster);
+    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
+    let service = SocketAddr::new(service_v4(1), 8080);
+    let reaches = || exchange_tcp(client.pid, service, &listener).map(drop);
+    cluster.within(5, reaches);
+    cluster.api.set_away(true);
+    cluster.stop(0);
+    // As a netd leaves it that is killed before it wrote down its last news.
+    let file = cluster.state_dir(0).join("cluster.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for kind in ["services", "slices"] {
+        assert!(!state[kind].as_object().unwrap().is_empty());
+        state[kind] = json!({});
+    }
+    std::fs::write(&file, state.to_string()).unwrap();
+    cluster.start(0);
+    for _ in 0..20 {
+        reaches().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
     cluster.api.set_away(false);
     cluster.api.delete("services", "default/web");
     cluster.within(10, || {
