@@ -19,6 +19,7 @@ fn who_fills_the_disk_is_evicted_and_nobody_else() -> Result<()> {
     let settings = json!({
         "evictionHard": {"nodefs.available": "32Mi", "memory.available": "1Mi"},
         "evictionPressureTransitionPeriod": "5s",
+        "volumeStatsAggPeriod": "1s",
     });
     let member = Member::take_over(&cluster, settings, Disk::OfMib(64))?;
     let outcome = evicted(&cluster);
@@ -30,17 +31,22 @@ fn who_fills_the_disk_is_evicted_and_nobody_else() -> Result<()> {
 fn evicted(cluster: &Cluster) -> Result<()> {
     // Deaf to SIGTERM: of a pod that ends with 0 the kubelet says that it succeeded, evicted
     // or not.
-    let writes = |mib: u32| {
-        format!("dd if=/dev/zero of=/scratch/file bs=1M count={mib} 2>/dev/null; exec sleep 1000")
+    let writes = |first: u32, then: u32| {
+        format!(
+            "dd if=/dev/zero of=/scratch/a bs=1M count={first} 2>/dev/null; sleep 5
+            dd if=/dev/zero of=/scratch/b bs=1M count={then} 2>/dev/null; exec sleep 1000"
+        )
     };
-    for (name, mib) in [("modest", 1), ("hungry", 40)] {
+    // Who uses most is known by the time when it becomes too much: volumes are not measured
+    // for the decision.
+    for (name, first, then) in [("modest", 1, 0), ("hungry", 24, 16)] {
         let mounts = json!({"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]});
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
             "spec": {
                 "nodeSelector": {"kubernetes.io/hostname": "host-1"},
                 "terminationGracePeriodSeconds": 1,
-                "containers": [shell_with("main", &writes(mib), mounts)],
+                "containers": [shell_with("main", &writes(first, then), mounts)],
                 "volumes": [{"name": "scratch", "emptyDir": {}}],
             },
         });
