@@ -11,6 +11,7 @@
 //! ```
 
 use std::env;
+use std::io::ErrorKind::Interrupted;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
@@ -80,8 +81,15 @@ impl ServiceManager {
         let Some((socket, address)) = &self.socket else {
             return;
         };
+        let told = loop {
+            match socket.send_to_addr(words.as_bytes(), address) {
+                // A socket with a limit of time hears of signals (signal(7)).
+                Err(error) if error.kind() == Interrupted => {}
+                other => break other,
+            }
+        };
         // A manager that does not listen is no reason to end.
-        if let Err(error) = socket.send_to_addr(words.as_bytes(), address) {
+        if let Err(error) = told {
             tracing::debug!("the service manager was not told: {error}");
         }
     }
@@ -178,7 +186,10 @@ mod tests {
                 .unwrap();
             let mut buffer = [0; 200];
             loop {
-                let read = listener.recv(&mut buffer).unwrap();
+                let read = match listener.recv(&mut buffer) {
+                    Err(error) if error.kind() == Interrupted => continue,
+                    read => read.unwrap(),
+                };
                 if buffer[..read].starts_with(b"READY=1") {
                     return;
                 }
