@@ -1,8 +1,9 @@
-//! Forgets flows of datagrams that a change of host ports has overtaken.
+//! Forgets flows that a change of host ports or of a service's endpoints has overtaken.
 //!
 //! Where a flow goes is decided once, by its first packet, and remembered in
 //! the kernel's connection tracking for as long as packets keep coming. A TCP
-//! client notices that its peer has changed and connects anew. A client that
+//! client notices that its peer has changed and connects anew; but while it tries
+//! to connect it is sent to the same dead address again and again. A client that
 //! just keeps sending datagrams does not, and so would be sent to a dead pod's
 //! address, or, if it began before the pod was there, to nobody, for ever.
 //!
@@ -42,33 +43,56 @@ pub async fn forget_flows_to(elements: &[PortElement]) {
     }
 }
 
-/// Forgets the flows of datagrams to endpoints that serve no more.
-pub async fn forget_datagrams_to(endpoints: &BTreeSet<(Protocol, IpAddr, u16)>) {
+/// Forgets the flows to endpoints that serve no more: all of datagrams, and those of TCP that
+/// nobody has answered. A client that still tries comes to another endpoint by its next SYN; and
+/// who asks later by the same port, as clients do by chance, is not sent to a dead pod. Nobody
+/// is cut off from a pod that ends in order.
+pub async fn forget_endpoints(endpoints: &BTreeSet<(Protocol, IpAddr, u16)>) {
     for (protocol, address, port) in endpoints {
-        if *protocol == Protocol::Tcp {
-            continue;
-        }
-        let number = match protocol {
-            Protocol::Udp => IpProtocol::Udp,
-            other => IpProtocol::Other(other.number()),
-        };
-        let filter = ConntrackFilter::new()
-            .proto(number)
-            .reply_src(*address)
-            .reply_src_port(*port);
-        let done = match Connection::<Netfilter>::new() {
-            Ok(connection) => connection.flush_conntrack_matching(&filter).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
+        if let Err(error) = forget_endpoint(*protocol, *address, *port).await {
             tracing::warn!(
                 %address,
                 port,
                 error = &error as &dyn std::error::Error,
-                "flows of datagrams to an endpoint that is gone were not forgotten"
+                "flows to an endpoint that is gone were not forgotten"
             );
         }
     }
+}
+
+async fn forget_endpoint(protocol: Protocol, address: IpAddr, port: u16) -> nlink::Result<()> {
+    let number = match protocol {
+        Protocol::Tcp => IpProtocol::Tcp,
+        Protocol::Udp => IpProtocol::Udp,
+        other => IpProtocol::Other(other.number()),
+    };
+    let filter = ConntrackFilter::new()
+        .proto(number)
+        .reply_src(address)
+        .reply_src_port(port);
+    let connection = Connection::<Netfilter>::new()?;
+    if protocol != Protocol::Tcp {
+        return connection.flush_conntrack_matching(&filter).await;
+    }
+    let unanswered = filter.status(ConntrackStatus::default(), ConntrackStatus::SEEN_REPLY);
+    forget_each(&connection, &unanswered, |_| true).await
+}
+
+async fn forget_each(
+    connection: &Connection<Netfilter>,
+    filter: &ConntrackFilter,
+    is_meant: impl Fn(&ConntrackTuple) -> bool,
+) -> nlink::Result<()> {
+    for entry in connection.get_conntrack_matching(filter).await? {
+        if !is_meant(&entry.orig) {
+            continue;
+        }
+        match connection.del_conntrack_entry(&entry).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Forgets the flows to this machine that began before these elements stood.
@@ -88,16 +112,7 @@ async fn forget_before(element: &PortElement, own: &BTreeSet<IpAddr>) -> nlink::
         .orig_dst_port(element.host_port)
         .status(not_rewritten, ConntrackStatus::DST_NAT);
     let connection = Connection::<Netfilter>::new()?;
-    for entry in connection.get_conntrack_matching(&filter).await? {
-        if !is_covered(&entry.orig, element, own) {
-            continue;
-        }
-        match connection.del_conntrack_entry(&entry).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    forget_each(&connection, &filter, |orig| is_covered(orig, element, own)).await
 }
 
 /// Whether the element would have rewritten a packet with these addresses.

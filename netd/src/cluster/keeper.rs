@@ -30,7 +30,7 @@ use crate::cluster::{ClusterNetConfig, state};
 use crate::dns::server::DnsServer;
 use crate::dns::{Named, Names};
 use crate::error::{Error, ErrorKind};
-use crate::flows::forget_datagrams_to;
+use crate::flows::forget_endpoints;
 use crate::links::Ipv6;
 use crate::links::LinkStep;
 use crate::links::Mac;
@@ -314,13 +314,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Flows of datagrams do not end by themselves when the endpoint does.
+    /// Flows that nobody answers do not end by themselves when the endpoint does.
     async fn forget(&self, change: &Change) {
         let gone = change.endpoints_gone();
         if gone.is_empty() {
             return;
         }
-        forget_datagrams_to(&gone).await;
+        forget_endpoints(&gone).await;
     }
 
     /// Looks at the kernel and puts right what is not as it should be.

@@ -1,9 +1,10 @@
 //! Deletions by others, netds that end and start, cables pulled.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use berth_tests::host::in_network_of;
 use serde_json::{Value, json};
 
 use crate::hosts::{At, Cluster, service_v4};
@@ -169,6 +170,41 @@ fn what_a_killed_netd_did_last_stays_until_the_api_tells() {
         ensure!(reaches().is_err(), "the service is still there");
         Ok(())
     });
+}
+
+#[test]
+fn who_waits_for_a_dead_endpoint_comes_to_another_one() {
+    let mut cluster = Cluster::new(2);
+    let (client, server) = client_and_server(&mut cluster);
+    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
+    let service = SocketAddr::new(service_v4(1), 8080);
+    cluster.within(5, || exchange_tcp(client.pid, service, &listener).map(drop));
+    // Nobody has that address: a node without its cable answers as much.
+    let dead = At {
+        v4: "10.210.2.250".parse().unwrap(),
+        ..server
+    };
+    let ports = json!([{"name": "http", "protocol": "TCP", "port": 80}]);
+    cluster.put_slices("web", ports.clone(), &[(dead, 1)]);
+    cluster.within(5, || {
+        let table = run(cluster.fabric.host(0), "nft list table inet berth-services")?;
+        ensure!(table.contains("10.210.2.250 . 80"), "{table}");
+        Ok(())
+    });
+    let asking = std::thread::spawn(move || {
+        let patience = Duration::from_secs(20);
+        in_network_of(client.pid, || {
+            Ok(TcpStream::connect_timeout(&service, patience)?)
+        })
+    });
+    // Its first SYN has gone there.
+    cluster.within(5, || {
+        let flows = run(cluster.fabric.host(0), "cat /proc/net/nf_conntrack")?;
+        ensure!(flows.contains("src=10.210.2.250"), "{flows}");
+        Ok(())
+    });
+    cluster.put_slices("web", ports, &[(server, 1)]);
+    asking.join().unwrap().unwrap();
 }
 
 #[test]
