@@ -31,15 +31,12 @@ const UDP: u8 = 17;
 /// Forgets the flows that these elements sent to a pod that is going.
 pub async fn forget_flows_to(elements: &[PortElement]) {
     for element in datagrams(elements) {
-        let filter = ConntrackFilter::new()
-            .proto(protocol(element))
-            .reply_src(element.pod_address)
-            .reply_src_port(element.pod_port);
-        let done = match Connection::<Netfilter>::new() {
-            Ok(connection) => connection.flush_conntrack_matching(&filter).await,
-            Err(error) => Err(error),
-        };
-        warn_of(element, done);
+        let filter = flows_to(
+            element.protocol_number,
+            element.pod_address,
+            element.pod_port,
+        );
+        warn_of(element, flush(&filter).await);
     }
 }
 
@@ -61,28 +58,33 @@ pub async fn forget_endpoints(endpoints: &BTreeSet<(Protocol, IpAddr, u16)>) {
 }
 
 async fn forget_endpoint(protocol: Protocol, address: IpAddr, port: u16) -> nlink::Result<()> {
-    let number = match protocol {
-        Protocol::Tcp => IpProtocol::Tcp,
-        Protocol::Udp => IpProtocol::Udp,
-        other => IpProtocol::Other(other.number()),
-    };
-    let filter = ConntrackFilter::new()
-        .proto(number)
-        .reply_src(address)
-        .reply_src_port(port);
-    let connection = Connection::<Netfilter>::new()?;
+    let filter = flows_to(protocol.number(), address, port);
     if protocol != Protocol::Tcp {
-        return connection.flush_conntrack_matching(&filter).await;
+        return flush(&filter).await;
     }
     let unanswered = filter.status(ConntrackStatus::default(), ConntrackStatus::SEEN_REPLY);
-    forget_each(&connection, &unanswered, |_| true).await
+    forget_each(&unanswered, |_| true).await
+}
+
+/// The flows that are answered from an address and port.
+fn flows_to(protocol: u8, address: IpAddr, port: u16) -> ConntrackFilter {
+    ConntrackFilter::new()
+        .proto(ip_protocol(protocol))
+        .reply_src(address)
+        .reply_src_port(port)
+}
+
+async fn flush(filter: &ConntrackFilter) -> nlink::Result<()> {
+    Connection::<Netfilter>::new()?
+        .flush_conntrack_matching(filter)
+        .await
 }
 
 async fn forget_each(
-    connection: &Connection<Netfilter>,
     filter: &ConntrackFilter,
     is_meant: impl Fn(&ConntrackTuple) -> bool,
 ) -> nlink::Result<()> {
+    let connection = Connection::<Netfilter>::new()?;
     for entry in connection.get_conntrack_matching(filter).await? {
         if !is_meant(&entry.orig) {
             continue;
@@ -108,11 +110,10 @@ pub async fn forget_flows_before(elements: &[PortElement], own_addresses: &BTree
 async fn forget_before(element: &PortElement, own: &BTreeSet<IpAddr>) -> nlink::Result<()> {
     let not_rewritten = ConntrackStatus::default();
     let filter = ConntrackFilter::new()
-        .proto(protocol(element))
+        .proto(ip_protocol(element.protocol_number))
         .orig_dst_port(element.host_port)
         .status(not_rewritten, ConntrackStatus::DST_NAT);
-    let connection = Connection::<Netfilter>::new()?;
-    forget_each(&connection, &filter, |orig| is_covered(orig, element, own)).await
+    forget_each(&filter, |orig| is_covered(orig, element, own)).await
 }
 
 /// Whether the element would have rewritten a packet with these addresses.
@@ -130,8 +131,9 @@ fn datagrams(elements: &[PortElement]) -> impl Iterator<Item = &PortElement> {
         .filter(|element| element.protocol_number != TCP)
 }
 
-fn protocol(element: &PortElement) -> IpProtocol {
-    match element.protocol_number {
+fn ip_protocol(number: u8) -> IpProtocol {
+    match number {
+        TCP => IpProtocol::Tcp,
         UDP => IpProtocol::Udp,
         other => IpProtocol::Other(other),
     }

@@ -110,10 +110,7 @@ pub fn prepare(
     Ok(Creation {
         plan,
         config,
-        wishes: Wishes {
-            notifies,
-            ..wishes(arguments, gate, sockets)
-        },
+        wishes: wishes(arguments, gate, sockets, notifies),
         store: StateStore::new(&global.root),
         record,
         folder: None,
@@ -134,7 +131,7 @@ pub fn prepare(
     })
 }
 
-fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
+fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32, notifies: bool) -> Wishes {
     Wishes {
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),
@@ -142,7 +139,7 @@ fn wishes(arguments: &CreateArguments, gate: Gate, sockets: u32) -> Wishes {
         preserve_fds: arguments.preserve_fds + sockets,
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
-        notifies: false,
+        notifies,
         stop: match &arguments.stop_before {
             Some(stage) => Stop::Before(stage.clone()),
             None => Stop::Never,

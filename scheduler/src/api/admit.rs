@@ -146,19 +146,12 @@ async fn set_priority(api: &Api, kind: &'static Kind, value: &mut Value) -> Resu
             .into_iter()
             .min_by_key(|class| class["value"].as_i64())
     } else {
-        let place = Place {
-            kind: classes,
-            namespace: String::new(),
-            name: named.clone(),
-        };
-        match api.read(&place).await {
-            Ok(class) => Some(class.value),
-            Err(error) if error.code == 404 => {
-                let why = format!("no PriorityClass with name {named} was found");
-                return Err(ApiError::forbidden(kind, object::name(value), &why));
-            }
-            Err(error) => return Err(error),
+        let found = find_class(api, classes, &named).await?;
+        if found.is_none() {
+            let why = format!("no PriorityClass with name {named} was found");
+            return Err(ApiError::forbidden(kind, object::name(value), &why));
         }
+        found
     };
     let (priority, policy) = match &class {
         Some(class) => (
@@ -189,6 +182,24 @@ async fn set_priority(api: &Api, kind: &'static Kind, value: &mut Value) -> Resu
         };
     }
     Ok(())
+}
+
+/// A class that a pod names; `None` where nobody made it.
+async fn find_class(
+    api: &Api,
+    classes: &'static Kind,
+    name: &str,
+) -> Result<Option<Value>, ApiError> {
+    let place = Place {
+        kind: classes,
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
+    match api.read(&place).await {
+        Ok(class) => Ok(Some(class.value)),
+        Err(error) if error.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A pod that names no secrets for its images has those of its service account, as they

@@ -186,7 +186,9 @@ impl Api {
         if !self.cache.reaches(position, PATIENCE).await {
             return Err(too_large_version(position, self.cache.revision()));
         }
-        if self.cache.events(kind, position, BATCH).is_ok() {
+        // Only whether the ring still remembers the place is asked.
+        let nothing = Batch { events: 0, ..BATCH };
+        if self.cache.events(kind, position, nothing).is_ok() {
             return Ok(Source::Ring(news));
         }
         Ok(Source::History(

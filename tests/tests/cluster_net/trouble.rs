@@ -1,6 +1,6 @@
 //! Deletions by others, netds that end and start, cables pulled.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -19,14 +19,49 @@ fn client_and_server(cluster: &mut Cluster) -> (At, At) {
     (client, server)
 }
 
+/// A cluster of two hosts in which a client reaches a server by its service.
+struct Served {
+    cluster: Cluster,
+    client: At,
+    server: At,
+    listener: TcpListener,
+    service: SocketAddr,
+}
+
+impl Served {
+    fn new() -> Self {
+        let mut cluster = Cluster::new(2);
+        let (client, server) = client_and_server(&mut cluster);
+        let served = Self {
+            listener: listen_tcp(server.pid, "0.0.0.0", 80),
+            service: SocketAddr::new(service_v4(1), 8080),
+            cluster,
+            client,
+            server,
+        };
+        served.cluster.within(5, || served.reaches());
+        served
+    }
+
+    fn reaches(&self) -> anyhow::Result<()> {
+        exchange_tcp(self.client.pid, self.service, &self.listener).map(drop)
+    }
+
+    /// The API is back, and netd follows it again.
+    fn until_followed(&self) {
+        self.cluster.api.set_away(false);
+        self.cluster.api.delete("services", "default/web");
+        self.cluster.within(10, || {
+            ensure!(self.reaches().is_err(), "the service is still there");
+            Ok(())
+        });
+    }
+}
+
 #[test]
 fn whatever_somebody_deletes_is_back_within_seconds() {
-    let mut cluster = Cluster::new(2);
-    let (client, server) = client_and_server(&mut cluster);
-    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
-    let service = SocketAddr::new(service_v4(1), 8080);
-    let works = || exchange_tcp(client.pid, service, &listener).map(drop);
-    cluster.within(5, works);
+    let served = Served::new();
+    let cluster = &served.cluster;
     let host = cluster.fabric.host(0);
     for line in [
         "ip link del berth-vx",
@@ -67,7 +102,7 @@ fn whatever_somebody_deletes_is_back_within_seconds() {
             }
             Ok(())
         });
-        cluster.within(5, works);
+        cluster.within(5, || served.reaches());
         let taken = begun.elapsed();
         assert!(taken < Duration::from_secs(4), "{line}: {taken:?}");
     }
@@ -85,13 +120,9 @@ fn sorted(text: &str) -> String {
 
 #[test]
 fn a_netd_that_ends_leaves_all_in_place_and_one_that_starts_takes_it_over() {
-    let mut cluster = Cluster::new(2);
-    let (client, server) = client_and_server(&mut cluster);
-    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
-    let service = SocketAddr::new(service_v4(1), 8080);
-    cluster.within(5, || exchange_tcp(client.pid, service, &listener).map(drop));
-    cluster.stop(0);
-    exchange_tcp(client.pid, service, &listener).unwrap();
+    let mut served = Served::new();
+    served.cluster.stop(0);
+    served.reaches().unwrap();
     let handle = |cluster: &Cluster| {
         run(
             cluster.fabric.host(0),
@@ -99,28 +130,23 @@ fn a_netd_that_ends_leaves_all_in_place_and_one_that_starts_takes_it_over() {
         )
         .unwrap()
     };
-    let before = handle(&cluster);
-    cluster.start(0);
+    let before = handle(&served.cluster);
+    served.cluster.start(0);
     std::thread::sleep(Duration::from_millis(1500));
     let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
     assert_eq!(
         first(&before),
-        first(&handle(&cluster)),
+        first(&handle(&served.cluster)),
         "the table was not made anew"
     );
-    exchange_tcp(client.pid, service, &listener).unwrap();
+    served.reaches().unwrap();
 }
 
 #[test]
 fn without_the_api_a_netd_goes_on_and_even_starts() {
-    let mut cluster = Cluster::new(2);
-    let (client, server) = client_and_server(&mut cluster);
-    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
-    let service = SocketAddr::new(service_v4(1), 8080);
-    let reaches = || exchange_tcp(client.pid, service, &listener).map(drop);
-    cluster.within(5, reaches);
-    cluster.api.set_away(true);
-    cluster.stop(0);
+    let mut served = Served::new();
+    served.cluster.api.set_away(true);
+    served.cluster.stop(0);
     // As after a boot: nothing is left but the state file.
     for line in [
         "ip link del berth-vx",
@@ -128,57 +154,39 @@ fn without_the_api_a_netd_goes_on_and_even_starts() {
         "nft delete table netdev berth-return",
         "ip rule del priority 6262",
     ] {
-        run(cluster.fabric.host(0), line).unwrap();
+        run(served.cluster.fabric.host(0), line).unwrap();
     }
-    cluster.start(0);
-    cluster.within(5, reaches);
-    // And what changes afterwards arrives.
-    cluster.api.set_away(false);
-    cluster.api.delete("services", "default/web");
-    cluster.within(10, || {
-        ensure!(reaches().is_err(), "the service is still there");
-        Ok(())
-    });
+    served.cluster.start(0);
+    served.cluster.within(5, || served.reaches());
+    served.until_followed();
 }
 
 #[test]
 fn what_a_killed_netd_did_last_stays_until_the_api_tells() {
-    let mut cluster = Cluster::new(2);
-    let (client, server) = client_and_server(&mut cluster);
-    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
-    let service = SocketAddr::new(service_v4(1), 8080);
-    let reaches = || exchange_tcp(client.pid, service, &listener).map(drop);
-    cluster.within(5, reaches);
-    cluster.api.set_away(true);
-    cluster.stop(0);
+    let mut served = Served::new();
+    served.cluster.api.set_away(true);
+    served.cluster.stop(0);
     // As a netd leaves it that is killed before it wrote down its last news.
-    let file = cluster.state_dir(0).join("cluster.json");
+    let file = served.cluster.state_dir(0).join("cluster.json");
     let mut state: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     for kind in ["services", "slices"] {
         assert!(!state[kind].as_object().unwrap().is_empty());
         state[kind] = json!({});
     }
     std::fs::write(&file, state.to_string()).unwrap();
-    cluster.start(0);
+    served.cluster.start(0);
     for _ in 0..20 {
-        reaches().unwrap();
+        served.reaches().unwrap();
         std::thread::sleep(Duration::from_millis(100));
     }
-    cluster.api.set_away(false);
-    cluster.api.delete("services", "default/web");
-    cluster.within(10, || {
-        ensure!(reaches().is_err(), "the service is still there");
-        Ok(())
-    });
+    served.until_followed();
 }
 
 #[test]
 fn who_waits_for_a_dead_endpoint_comes_to_another_one() {
-    let mut cluster = Cluster::new(2);
-    let (client, server) = client_and_server(&mut cluster);
-    let listener = listen_tcp(server.pid, "0.0.0.0", 80);
-    let service = SocketAddr::new(service_v4(1), 8080);
-    cluster.within(5, || exchange_tcp(client.pid, service, &listener).map(drop));
+    let served = Served::new();
+    let (client, server, service) = (served.client, served.server, served.service);
+    let cluster = &served.cluster;
     // Nobody has that address: a node without its cable answers as much.
     let dead = At {
         v4: "10.210.2.250".parse().unwrap(),

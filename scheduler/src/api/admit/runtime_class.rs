@@ -14,7 +14,6 @@ use crate::{
         error::ApiError,
         kind::{Kind, by_plural},
         object,
-        write::Place,
     },
     manifest::quantity,
 };
@@ -45,19 +44,11 @@ pub(super) async fn complete(
 async fn find(api: &Api, kind: &'static Kind, pod: &str, name: &str) -> Result<Value, ApiError> {
     let classes = by_plural("node.k8s.io", "runtimeclasses")
         .ok_or_else(|| ApiError::internal("no RuntimeClasses"))?;
-    let place = Place {
-        kind: classes,
-        namespace: String::new(),
-        name: name.to_owned(),
-    };
-    match api.read(&place).await {
-        Ok(class) => Ok(class.value),
-        Err(error) if error.code == 404 => {
-            let why = format!("pod rejected: RuntimeClass {name:?} not found");
-            Err(ApiError::forbidden(kind, pod, &why))
-        }
-        Err(error) => Err(error),
-    }
+    let class = super::find_class(api, classes, name).await?;
+    class.ok_or_else(|| {
+        let why = format!("pod rejected: RuntimeClass {name:?} not found");
+        ApiError::forbidden(kind, pod, &why)
+    })
 }
 
 /// Lays a class over a pod; `Null` is no class.

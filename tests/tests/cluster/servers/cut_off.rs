@@ -45,16 +45,22 @@ fn until_says(world: &World, index: usize, text: &str) {
     });
 }
 
+/// Who leads, with a pod running that it placed; and the two that do not lead.
+fn a_leader_at_work(world: &World) -> (usize, Vec<usize>) {
+    let leader = world.until_somebody_leads(0, &[]);
+    let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+    world.apply(others[0], &web(1)).unwrap();
+    world.until_running(others[0], "app=web", 1);
+    assert!(world.connected_to(NODE).contains(&leader));
+    (leader, others)
+}
+
 #[test]
 fn a_leader_without_its_cable_writes_nothing_and_follows_when_it_is_back() {
     let world = World::with_servers(Wire::Plain);
     let cluster = &world.cluster;
-    let cut = world.until_somebody_leads(0, &[]);
-    let others: Vec<usize> = (0..3).filter(|index| *index != cut).collect();
+    let (cut, others) = a_leader_at_work(&world);
     let by = others[0];
-    world.apply(by, &web(1)).unwrap();
-    world.until_running(by, "app=web", 1);
-    assert!(world.connected_to(NODE).contains(&cut));
     let pid = cluster.process(cut).unwrap();
     // In the middle of its work.
     world.apply(by, &storm(400)).unwrap();
@@ -120,13 +126,9 @@ fn a_leader_without_its_cable_writes_nothing_and_follows_when_it_is_back() {
 fn a_server_without_its_store_is_left_by_its_nodes() {
     let world = World::with_servers(Wire::Plain);
     let cluster = &world.cluster;
-    let lost = world.until_somebody_leads(0, &[]);
-    let others: Vec<usize> = (0..3).filter(|index| *index != lost).collect();
+    let (lost, others) = a_leader_at_work(&world);
     let by = others[0];
-    world.apply(by, &web(1)).unwrap();
-    world.until_running(by, "app=web", 1);
     let (before, _) = world.pods(by, "app=web").unwrap();
-    assert!(world.connected_to(NODE).contains(&lost));
     let nft = |rules: &str| {
         let host = cluster.host(lost);
         let output = host.command("nft").arg(rules).output().unwrap();
