@@ -96,6 +96,12 @@ pub fn find_root() -> Result<PathBuf, ResctrlError> {
     place.map(PathBuf::from).ok_or(ResctrlError::NotMounted)
 }
 
+/// Whether the filesystem parts a resource: `L3`, `L2`, `MB`.
+#[must_use]
+pub fn has_resource(root: &Path, resource: &str) -> bool {
+    root.join("info").join(resource).is_dir()
+}
+
 /// Has the class and the monitoring group as planned, and makes what is missing
 /// of them; after a failure nothing of it is left.
 ///
@@ -158,6 +164,30 @@ impl CacheGroup {
         Ok(())
     }
 
+    /// Gives the class other limits: all of these lines, or none. Returns the lines that
+    /// held until now, for who has to go back.
+    ///
+    /// # Errors
+    ///
+    /// The line that the kernel refused.
+    pub fn set(&self, root: &Path, lines: &[String]) -> Result<Vec<String>, ResctrlError> {
+        let file = self.class.join("schemata");
+        let held = read_schemata(&file)?;
+        let resource = |line: &str| Schema::parse(line).resource.to_owned();
+        let asked: Vec<String> = lines.iter().map(|line| resource(line)).collect();
+        let held: Vec<String> = held
+            .lines()
+            .filter(|line| asked.contains(&resource(line)))
+            .map(|line| line.trim().to_owned())
+            .collect();
+        let put = |line: &String| write(root, &file, &format!("{line}\n"));
+        lines.iter().try_for_each(put).inspect_err(|_| {
+            // What cannot be put back either is told by the first error.
+            let _ = held.iter().try_for_each(put);
+        })?;
+        Ok(held)
+    }
+
     /// Takes away what is the container's own; what is gone already is fine. A
     /// class that the caller named stays for others, though we may have made it.
     ///
@@ -203,13 +233,7 @@ fn compare(class: &Path, lines: &[String]) -> Result<(), ResctrlError> {
     if lines.is_empty() {
         return Ok(());
     }
-    let file = class.join("schemata");
-    let found = std::fs::read_to_string(&file).map_err(|source| ResctrlError::File {
-        what: "read",
-        path: file,
-        hint: String::new(),
-        source,
-    })?;
+    let found = read_schemata(&class.join("schemata"))?;
     let found: Vec<Schema<'_>> = found.lines().map(Schema::parse).collect();
     let holds = |line: &&String| found.iter().any(|other| other.holds(&Schema::parse(line)));
     match lines.iter().find(|line| !holds(line)) {
@@ -219,6 +243,15 @@ fn compare(class: &Path, lines: &[String]) -> Result<(), ResctrlError> {
         }),
         None => Ok(()),
     }
+}
+
+fn read_schemata(file: &Path) -> Result<String, ResctrlError> {
+    std::fs::read_to_string(file).map_err(|source| ResctrlError::File {
+        what: "read",
+        path: file.to_owned(),
+        hint: String::new(),
+        source,
+    })
 }
 
 /// A line: a resource, and what of it in each of its domains.

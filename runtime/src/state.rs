@@ -453,4 +453,4 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Sta
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

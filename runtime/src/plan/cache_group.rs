@@ -55,7 +55,12 @@ pub fn plan_cache_group(
     })
 }
 
-fn plan_schemas(asked: &LinuxIntelRdt) -> Result<Vec<String>, SpecError> {
+/// Plans the lines of `l3CacheSchema` and `memBwSchema` for a container that is there.
+///
+/// # Errors
+///
+/// A text that is no such line.
+pub fn plan_schemas(asked: &LinuxIntelRdt) -> Result<Vec<String>, SpecError> {
     let single = [
         ("l3CacheSchema", asked.l3_cache_schema()),
         ("memBwSchema", asked.mem_bw_schema()),

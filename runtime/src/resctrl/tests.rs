@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{CacheGroup, ResctrlError, ensure_group};
+use super::{CacheGroup, ResctrlError, ensure_group, has_resource};
 use crate::plan::cache_group::CacheGroupPlan;
 use crate::sys::process::HostPid;
 
@@ -84,6 +84,22 @@ fn a_class_with_other_limits_is_left_alone() {
     ensure_group(root.path(), &written).expect("it is written");
     let kept = fs::read_to_string(root.path().join("gold/schemata")).expect("schemata");
     assert!(kept.contains("7f0") && kept.ends_with("L2:0=f\n"), "{kept}");
+}
+
+#[test]
+fn another_limit_leaves_the_lines_of_other_resources() {
+    let root = tempfile::tempdir().expect("a directory");
+    let class = root.path().join("gold");
+    make_class(&class, "    MB:0=100;1=100\n    L3:0=007f0;1=0001f\n");
+    let group = ensure_group(root.path(), &plan("gold", &[])).expect("it is there");
+    let lines = ["L3:0=f".to_owned()];
+    let held = group.set(root.path(), &lines).expect("it is set");
+    assert_eq!(held, ["L3:0=007f0;1=0001f"]);
+    let kept = fs::read_to_string(class.join("schemata")).expect("schemata");
+    assert!(kept.ends_with("0001f\nL3:0=f\n"), "{kept}");
+    assert!(!has_resource(root.path(), "L3"));
+    fs::create_dir_all(root.path().join("info/L3")).expect("a directory");
+    assert!(has_resource(root.path(), "L3"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{InitRecord, Record, StateError, StateStore, Status};
 use crate::ids::ContainerId;
 use crate::sys::process::HostPid;
 
-fn record(id: &ContainerId, init: Option<InitRecord>) -> Record {
+pub fn record(id: &ContainerId, init: Option<InitRecord>) -> Record {
     Record {
         id: id.clone(),
         oci_version: "1.2.0".to_owned(),

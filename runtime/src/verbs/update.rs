@@ -4,6 +4,8 @@
 //! whoever reads it later sees what holds: it is what a change of one half of a
 //! pair (quota and period, memory and swap) is completed from.
 
+/// Other classes of cache and memory bandwidth.
+pub mod caches;
 /// Limits in flags.
 pub mod flags;
 
@@ -28,7 +30,7 @@ pub fn update(global: &Global, arguments: &UpdateArguments) -> Result<i32, Error
     if found.status == Status::Stopped {
         return Err(Error::new(ErrorKind::WrongState, "container not running"));
     }
-    refuse_cache_schemas(arguments)?;
+    let caches = caches::plan(arguments)?;
     let resources: LinuxResources = match &arguments.resources {
         Some(file) => read_resources(file)?,
         None => flags::resources_of_flags(arguments)?,
@@ -39,12 +41,19 @@ pub fn update(global: &Global, arguments: &UpdateArguments) -> Result<i32, Error
         .as_ref()
         .and_then(|linux| linux.resources().as_ref());
     let before = found.record.clone();
-    let Some(cgroup) = &mut found.record.cgroup else {
-        let text = "the container has no cgroup that could hold limits";
-        return Err(Error::new(ErrorKind::WrongState, text));
-    };
-    cgroup.set(&resources, kept)?;
+    let changed = caches
+        .map(|plan| plan.apply(&mut found.record))
+        .transpose()?;
+    if let Err(error) = set_cgroup(&mut found, &resources, kept) {
+        if let Some(changed) = &changed {
+            changed.take_back(&found.record);
+        }
+        return Err(error);
+    }
     merge_resources(&mut config, &resources)?;
+    if let Some(changed) = &changed {
+        changed.note(&mut config);
+    }
     let written = serde_json::to_vec(&config)
         .map_err(|error| Error::new(ErrorKind::Failed, format!("config.json: {error}")))?;
     found.folder.write_record(&found.record)?;
@@ -54,6 +63,18 @@ pub fn update(global: &Global, arguments: &UpdateArguments) -> Result<i32, Error
         return Err(error.into());
     }
     Ok(0)
+}
+
+fn set_cgroup(
+    found: &mut Found,
+    resources: &LinuxResources,
+    kept: Option<&LinuxResources>,
+) -> Result<(), Error> {
+    let Some(cgroup) = &mut found.record.cgroup else {
+        let text = "the container has no cgroup that could hold limits";
+        return Err(Error::new(ErrorKind::WrongState, text));
+    };
+    Ok(cgroup.set(resources, kept)?)
 }
 
 /// The kept configuration, as it is and as it is understood.
@@ -132,19 +153,6 @@ fn identity(item: &Value) -> Option<Value> {
         (_, _, Some(size)) => Some(size.clone()),
         _ => None,
     }
-}
-
-/// Processor caches are parted by resctrl, which few machines have.
-fn refuse_cache_schemas(arguments: &UpdateArguments) -> Result<(), Error> {
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let text = if given(&arguments.l3_cache_schema) {
-        "Intel RDT/CAT: l3 cache schema is not enabled"
-    } else if given(&arguments.mem_bw_schema) {
-        "Intel RDT/MBA: memory bandwidth schema is not enabled"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::BadInput, text))
 }
 
 #[cfg(test)]
