@@ -313,6 +313,14 @@ impl Records {
             records: Vec::new(),
             damaged: Vec::new(),
         };
+        let folder = self.pods.join(pod_id).join(CONTAINERS_FOLDER);
+        let look = match self.read.containers.whole(pod_id, &folder) {
+            Ok(records) => {
+                listing.records = records;
+                return Ok(listing);
+            }
+            Err(look) => look,
+        };
         let ids = self.container_ids(pod_id)?;
         self.read.containers.keep_names(pod_id, &ids);
         for id in ids {
@@ -321,6 +329,10 @@ impl Records {
                 Ok(None) => {}
                 Err(error) => listing.damaged.push(error),
             }
+        }
+        if listing.damaged.is_empty() {
+            let containers = &self.read.containers;
+            containers.keep_whole(pod_id, look, &listing.records);
         }
         Ok(listing)
     }

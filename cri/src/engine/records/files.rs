@@ -91,6 +91,9 @@ struct Head {
 
 /// Replaces a file so that a reader, or a crash, sees the old or the new one.
 ///
+/// After a loss of power nothing of what a record tells is left but a snapshot, which is
+/// made after its record: that the record is on disk at once is not worth the wait.
+///
 /// The caller holds the pod's lock, so one temporary name suffices, and the
 /// next write overwrites what a killed process left under it.
 pub(crate) fn replace_json<R: Serialize>(path: &Path, record: &R) -> Result<(), Error> {
@@ -102,7 +105,7 @@ pub(crate) fn replace_json<R: Serialize>(path: &Path, record: &R) -> Result<(), 
         )
     })?;
     bytes.push(b'\n');
-    whole_file::replace_synced(path, &bytes).map_err(|error| storage("write", path, error))
+    whole_file::replace_ordered(path, &bytes).map_err(|error| storage("write", path, error))
 }
 
 /// Removes a file; one that is gone is fine.

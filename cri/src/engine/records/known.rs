@@ -3,7 +3,8 @@
 //! A kubelet lists everything every second, and decoding a thousand records
 //! takes longer than asking the kernel whether one of them changed. A record is
 //! only ever replaced by a rename, so a file that is the same has the same inode
-//! and the same time of change (inode(7)).
+//! and the same time of change (inode(7)). The rename also changes the folder, as does
+//! a file that is made or removed there: while the folder is the same, so is all in it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -25,7 +26,23 @@ const SETTLED: Duration = Duration::from_millis(20);
 /// What was read, by folder and name.
 #[derive(Debug)]
 pub(super) struct Known<R> {
-    folders: Mutex<HashMap<String, HashMap<String, Entry<R>>>>,
+    folders: Mutex<HashMap<String, Folder<R>>>,
+}
+
+#[derive(Debug)]
+struct Folder<R> {
+    entries: HashMap<String, Entry<R>>,
+    /// All that is in it, in the order of names, and the folder's identity then.
+    whole: Option<(Identity, Vec<Arc<R>>)>,
+}
+
+impl<R> Default for Folder<R> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            whole: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +80,10 @@ impl Identity {
         now.duration_since(changed).is_ok_and(|age| age >= SETTLED)
     }
 }
+
+/// What a folder was like before its records were read; nothing where it is too young to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look(Option<Identity>);
 
 impl<R> Default for Known<R> {
     fn default() -> Self {
@@ -103,34 +124,61 @@ impl<R: DeserializeOwned> Known<R> {
         {
             let record = record.clone();
             let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-            let entries = folders.entry(folder.to_owned()).or_default();
-            entries.insert(name.to_owned(), Entry { identity, record });
+            let folder = folders.entry(folder.to_owned()).or_default();
+            let entry = Entry { identity, record };
+            folder.entries.insert(name.to_owned(), entry);
         }
         Ok(read)
     }
 
     fn look_up(&self, folder: &str, name: &str, identity: Identity) -> Option<Arc<R>> {
         let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = folders.get(folder)?.get(name)?;
+        let entry = folders.get(folder)?.entries.get(name)?;
         (entry.identity == identity).then(|| entry.record.clone())
+    }
+
+    /// All records of a folder, if nothing in it has changed since [`Self::keep_whole`]; else
+    /// what to give that once they are read.
+    pub fn whole(&self, folder: &str, path: &Path) -> Result<Vec<Arc<R>>, Look> {
+        let Ok(metadata) = fs::metadata(path) else {
+            return Err(Look(None));
+        };
+        let identity = Identity::of(&metadata);
+        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = folders.get(folder).and_then(|known| known.whole.as_ref());
+        match whole {
+            Some((then, records)) if *then == identity => Ok(records.clone()),
+            _ => Err(Look(
+                Some(identity).filter(|identity| identity.is_settled(SystemTime::now())),
+            )),
+        }
+    }
+
+    /// Keeps all records of a folder that were read after a look at it.
+    pub fn keep_whole(&self, folder: &str, look: Look, records: &[Arc<R>]) {
+        if let Look(Some(identity)) = look {
+            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = folders.entry(folder.to_owned()).or_default();
+            known.whole = Some((identity, records.to_vec()));
+        }
     }
 
     /// The folder that a name was read in.
     pub fn folder_of(&self, name: &str) -> Option<String> {
         let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let mut folders = folders.iter();
-        let (folder, _) = folders.find(|(_, entries)| entries.contains_key(name))?;
+        let (folder, _) = folders.find(|(_, known)| known.entries.contains_key(name))?;
         Some(folder.clone())
     }
 
     /// Forgets what is no longer in a folder.
     pub fn keep_names(&self, folder: &str, names: &[String]) {
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entries) = folders.get_mut(folder)
-            && entries.len() > names.len()
+        if let Some(known) = folders.get_mut(folder)
+            && known.entries.len() > names.len()
         {
             let names: HashSet<&String> = names.iter().collect();
-            entries.retain(|name, _| names.contains(name));
+            known.entries.retain(|name, _| names.contains(name));
         }
     }
 
@@ -223,6 +271,38 @@ mod tests {
         assert_eq!(known.folder_of("b").as_deref(), Some("f"));
         known.keep_folders(&["f".to_owned()]);
         assert_eq!(known.look_up("g", "a", identity), None);
+    }
+
+    #[test]
+    fn a_folder_is_known_whole_until_anything_changes_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let known = Known::<Record>::default();
+        let all = |words: &[&str]| -> Vec<_> {
+            words.iter().map(|word| Arc::new(record(word))).collect()
+        };
+        write(&path.join("a.json"), "one");
+        let young = known.whole("f", path).unwrap_err();
+        known.keep_whole("f", young, &all(&["one"]));
+        let changes: [&dyn Fn(); 3] = [
+            &|| write(&path.join("a.json"), "two"),
+            &|| write(&path.join("b.json"), "new"),
+            &|| fs::remove_file(path.join("b.json")).unwrap(),
+        ];
+        for change in changes {
+            std::thread::sleep(SETTLED * 2);
+            let look = known.whole("f", path).unwrap_err();
+            known.keep_whole("f", look, &all(&["one"]));
+            assert_eq!(known.whole("f", path).unwrap(), all(&["one"]));
+            change();
+            assert!(known.whole("f", path).is_err());
+        }
+        // What changes after the look is not taken for what was read.
+        std::thread::sleep(SETTLED * 2);
+        let look = known.whole("f", path).unwrap_err();
+        write(&path.join("a.json"), "three");
+        known.keep_whole("f", look, &all(&["two"]));
+        assert!(known.whole("f", path).is_err());
     }
 
     #[test]
