@@ -13,6 +13,8 @@ use crate::report::{Section, in_milliseconds};
 use daemons::Daemon;
 use node::{Node, Steps};
 
+/// critest's own benchmarks.
+mod critest;
 /// What is started, and how.
 mod daemons;
 /// Lists and execs in great numbers.
@@ -55,6 +57,7 @@ pub fn run(section: &mut Section) -> Result<()> {
         }
     }
     section.say(format!("{}.", versions.join("; ")));
+    critest::benchmarks(section, &nodes)?;
     runtime.block_on(async {
         one_by_one(section, &nodes).await?;
         crowds(section, &nodes).await?;

@@ -83,7 +83,7 @@ impl Node {
         let registry = Registry::start_in(&host, Access::Open)?;
         critest::push_all(&registry)?;
         host.write_registries(&critest::mirror_configuration(&registry))?;
-        let socket = host.work_dir().join("cri.sock");
+        let socket = socket_of(&host);
         let log = std::fs::File::create(host.work_dir().join("daemon.log"))?;
         let mut daemon = which
             .command(&host, &registry, &socket)?
@@ -125,6 +125,11 @@ impl Node {
     /// The daemon's host.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        socket_of(&self.host)
     }
 
     /// A client; any number can be had.
@@ -355,6 +360,10 @@ async fn ready(channel: &Channel) -> bool {
             conditions.any(|condition| condition.r#type == *name && condition.status)
         })
     })
+}
+
+fn socket_of(host: &Host) -> PathBuf {
+    host.work_dir().join("cri.sock")
 }
 
 /// As a kubelet asks for pods and containers that say nothing.

@@ -2,9 +2,11 @@
 //!
 //! They are programs of others, so they run only where `CRITEST` and `CRICTL`
 //! name them, and say loudly where they did not. `CRITEST_ARGUMENTS` adds to
-//! critest's arguments, as `-websocket-exec`.
+//! critest's arguments, as `-websocket-exec`. For several specs at once critest
+//! wants `ginkgo` (the Go module `github.com/onsi/ginkgo/v2`), which `GINKGO` names.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -28,11 +30,32 @@ const ACCEPTED: [(&str, &str); 2] = [
     ),
 ];
 
+/// Specs that run at once.
+const PARALLEL: &str = "-parallel=4";
+
 #[test]
 fn critest_passes() -> Result<()> {
-    let Some(program) = named("CRITEST") else {
+    match named("CRITEST") {
+        Some(program) => asked_by(&program, |_| {}),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn critest_passes_with_several_specs_at_once() -> Result<()> {
+    let (Some(program), Some(ginkgo)) = (named("CRITEST"), named("GINKGO")) else {
         return Ok(());
     };
+    let folder = Path::new(&ginkgo).parent().context("GINKGO has a folder")?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", folder.display());
+    asked_by(&program, |command| {
+        command.arg(PARALLEL).env("PATH", path);
+    })
+}
+
+/// Runs critest, and compares what failed with what may.
+fn asked_by(program: &str, change: impl FnOnce(&mut Command)) -> Result<()> {
     let machine = Machine::with_images(|registry| {
         critest::push_all(registry)?;
         Ok(critest::mirror_configuration(registry))
@@ -43,15 +66,15 @@ fn critest_passes() -> Result<()> {
     let endpoint = format!("unix://{}", socket(machine).display());
     let report = machine.host().directory().join("critest.json");
     let more = std::env::var("CRITEST_ARGUMENTS").unwrap_or_default();
-    let output = machine
-        .host()
-        .command(program)
+    let mut command = machine.host().command(program);
+    command
         .args(["-runtime-endpoint", &endpoint, "-image-endpoint", &endpoint])
         .args(["-ginkgo.no-color", "-ginkgo.skip", "NRI"])
         .arg(format!("-ginkgo.json-report={}", report.display()))
         .args(more.split_whitespace())
-        .stdin(Stdio::null())
-        .output()?;
+        .stdin(Stdio::null());
+    change(&mut command);
+    let output = command.output()?;
     let text = || String::from_utf8_lossy(&output.stdout).into_owned();
     let bytes = std::fs::read(&report).with_context(text)?;
     let judged = judge(&serde_json::from_slice(&bytes)?)?;

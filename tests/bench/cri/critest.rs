@@ -1,0 +1,147 @@
+//! critest's own benchmarks, asked of every daemon in turn.
+//!
+//! They time each call of pods', containers' and images' lives as critest's clients see it,
+//! and write the times as JSON into a directory (cri-tools, `docs/benchmark.md`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use berth_tests::critest::named;
+use serde::Deserialize;
+
+use super::REFERENCE;
+use super::node::Node;
+use crate::measure::{Times, rounds};
+use crate::report::{Section, in_milliseconds};
+
+/// Each daemon has as many turns,
+const TURNS: usize = 3;
+/// and in each as many lives of a pod, of a container and of an image are timed.
+const LIVES: usize = 10;
+/// What critest writes, in the table's order.
+const FILES: [&str; 4] = [
+    "pod_benchmark_data.json",
+    "container_benchmark_data.json",
+    "image_lifecycle_benchmark_data.json",
+    "image_listing_benchmark_data.json",
+];
+/// Names of the images that are pulled and listed, of the registry that all have a mirror of.
+const IMAGES: [&str; 5] = ["1.35.0-glibc", "1-uclibc", "1", "1-glibc", "1-musl"];
+
+/// What critest measured of one kind of life.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Results {
+    operations_names: Vec<String>,
+    datapoints: Vec<Datapoint>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Datapoint {
+    operations_durations_ns: Vec<u64>,
+}
+
+/// The calls' times of one daemon, by name.
+type Found = BTreeMap<String, Vec<Duration>>;
+
+/// Runs `critest -benchmark` where the variable `CRITEST` names it.
+///
+/// # Errors
+///
+/// critest fails, or writes something else.
+pub fn benchmarks(section: &mut Section, nodes: &[Node]) -> Result<()> {
+    let Some(program) = named("CRITEST") else {
+        section.say("critest's own benchmarks were not run: `CRITEST` names no program.");
+        return Ok(());
+    };
+    let mut order = Vec::new();
+    let mut found: Vec<Found> = nodes.iter().map(|_| Found::new()).collect();
+    // The first turn pulls the images and is nobody's measure.
+    for turn in 0..=rounds(TURNS) {
+        for (node, found) in nodes.iter().zip(&mut found) {
+            let lives = if turn == 0 { 1 } else { LIVES };
+            for results in one_turn(&program, node, lives)? {
+                for (index, name) in results.operations_names.iter().enumerate() {
+                    if !order.contains(name) {
+                        order.push(name.clone());
+                    }
+                    let times = results.datapoints.iter().map(|datapoint| {
+                        let nanoseconds = datapoint.operations_durations_ns.get(index);
+                        nanoseconds.map(|nanoseconds| Duration::from_nanos(*nanoseconds))
+                    });
+                    let times: Option<Vec<Duration>> = times.collect();
+                    let times = times.with_context(|| format!("{name} has no time"))?;
+                    if turn > 0 {
+                        found.entry(name.clone()).or_default().extend(times);
+                    }
+                }
+            }
+        }
+    }
+    let columns: Vec<&str> = nodes.iter().map(Node::name).collect();
+    let reference = columns.iter().position(|name| *name == REFERENCE);
+    let rows = order.iter().map(|operation| {
+        let medians: Vec<Duration> = found
+            .iter()
+            .map(|found| Times::of("", found[operation].clone()).median())
+            .collect();
+        let ratio = reference.map_or_else(
+            || "–".to_owned(),
+            |reference| {
+                let ratio = medians[0].as_secs_f64() / medians[reference].as_secs_f64();
+                format!("{ratio:.2}")
+            },
+        );
+        let mut row = vec![operation.clone(), ratio];
+        row.extend(medians.into_iter().map(in_milliseconds));
+        row
+    });
+    let ratio = format!("{} to {REFERENCE}", columns[0]);
+    let mut titles = vec![ratio.as_str()];
+    titles.extend(&columns);
+    let title = "`critest -benchmark`, medians";
+    section.rows(title, &titles, rows.collect());
+    Ok(())
+}
+
+fn one_turn(program: &str, node: &Node, lives: usize) -> Result<Vec<Results>> {
+    let folder = tempfile::tempdir()?;
+    let parameters = folder.path().join("parameters.yaml");
+    let images = IMAGES.map(|tag| format!("registry.k8s.io/docker/library/busybox:{tag}"));
+    let text = format!(
+        "containersNumber: {lives}\npodsNumber: {lives}\nimagesNumber: {lives}\n\
+         imagePullingBenchmarkImage: {}\nimageListingBenchmarkImages: [{}]\n",
+        images[0],
+        images.join(", ")
+    );
+    std::fs::write(&parameters, text)?;
+    let endpoint = format!("unix://{}", node.socket().display());
+    let output = node
+        .host()
+        .command(program)
+        .args(["-benchmark", "-ginkgo.no-color"])
+        .args(["-runtime-endpoint", &endpoint, "-image-endpoint", &endpoint])
+        .arg("-benchmarking-params-file")
+        .arg(&parameters)
+        .arg("-benchmarking-output-dir")
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "critest -benchmark of {}: {said}",
+        node.name()
+    );
+    let read = |name: &&str| read_results(&folder.path().join(name)).context(said.clone());
+    FILES.iter().map(read).collect()
+}
+
+fn read_results(path: &Path) -> Result<Results> {
+    let bytes = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
