@@ -44,6 +44,10 @@ mod user_namespaces;
 #[path = "cri/damage.rs"]
 mod damage;
 
+/// What is left of a container that has ended.
+#[path = "cri/endings.rs"]
+mod endings;
+
 /// The server under a service manager.
 #[path = "cri/service.rs"]
 mod service;

@@ -5,6 +5,10 @@
 //! (nothing) ─────────▶ Created ───────▶ Running ───────────────▶ Exited
 //!                         └──────────────────────────────────────▶┘
 //! ```
+//!
+//! One that has ended is deleted from the OCI runtime at once: in a shared process
+//! namespace the children of its init would go on without it, and its cgroup hold
+//! memory. What is left is how it ended, until somebody removes that.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -47,6 +51,8 @@ pub struct Container {
     pub started_at: i64,
     /// How it ended.
     pub exit: Option<ExitRecord>,
+    /// The OCI runtime has deleted it.
+    pub deleted: bool,
     /// Its init has ended while `start` was under way: told after that.
     pub early_exit: Option<Ending>,
     /// Its streams.
@@ -127,6 +133,7 @@ impl Container {
             created_at: now_nanoseconds(),
             started_at: 0,
             exit: None,
+            deleted: false,
             early_exit: None,
             streams,
             stdin_once: request.stdin_once,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
 
 use super::connection::Role;
-use super::container::{Ending, pid_file};
+use super::container::{Container, Ending, pid_file};
 use super::daemon::remove_empty_log;
 use super::exits::write_exit;
 use super::log_lines::Stream;
@@ -58,6 +58,7 @@ impl Server {
             } else {
                 let id = self.containers[place].id.clone();
                 self.finish_container(&id, ending);
+                self.tidy(&id);
             }
         } else if self.pins.as_ref().and_then(|pins| pins.pod_init()) == Some(pid) {
             eprintln!("the pod's process 1 has ended ({ending:?}): its containers end too");
@@ -88,6 +89,19 @@ impl Server {
             Purpose::Start => self.finish_start(&mut call, ending),
             Purpose::Kill if succeeded => Reply::Done,
             Purpose::Delete if succeeded => self.finish_delete(&call.container),
+            Purpose::Tidy if succeeded => {
+                if let Some(container) = self.container_mut(&call.container) {
+                    container.deleted = true;
+                }
+                Reply::Done
+            }
+            Purpose::Tidy => {
+                // Whoever removes the container tries again, and is told.
+                if let Reply::Failed { message, .. } = self.runtime_failure(&mut call, ending) {
+                    eprintln!("{message}");
+                }
+                Reply::Done
+            }
             Purpose::Kill | Purpose::Delete => self.runtime_failure(&mut call, ending),
         };
         match call.client {
@@ -97,6 +111,10 @@ impl Server {
         let nobody_retries = call.client.is_none() || self.shutdown.is_some();
         if call.purpose == Purpose::Delete && !succeeded && nobody_retries {
             self.abandon(&call.container);
+        }
+        // Its init may have ended while the call was under way.
+        if !matches!(call.purpose, Purpose::Delete | Purpose::Tidy) {
+            self.tidy(&call.container);
         }
     }
 
@@ -201,12 +219,31 @@ impl Server {
                 self.finish_container(id, ending);
             }
         }
+        self.forget(id);
+        Reply::Done
+    }
+
+    /// A container that the runtime has deleted is no more.
+    pub(super) fn forget(&mut self, id: &str) {
         self.containers.retain(|found| found.id != id);
         self.tell(&Event::Deleted {
             id: id.to_owned(),
             at: now_nanoseconds(),
         });
-        Reply::Done
+    }
+
+    /// Begins to take away what is left on the host of a container that has ended.
+    fn tidy(&mut self, id: &str) {
+        let is_due = |container: &Container| {
+            container.state == ContainerState::Exited && !container.busy && !container.deleted
+        };
+        // A shutdown deletes every container.
+        if self.shutdown.is_some() || !self.container(id).is_some_and(is_due) {
+            return;
+        }
+        if let Err((_, message)) = self.call_delete_for(Purpose::Tidy, id, None) {
+            eprintln!("{message}");
+        }
     }
 
     /// A container's init has ended: log, record, then word of it.
@@ -305,6 +342,13 @@ impl Server {
             .map(|container| container.id.clone())
             .collect();
         for id in idle {
+            if self
+                .container(&id)
+                .is_some_and(|container| container.deleted)
+            {
+                self.forget(&id);
+                continue;
+            }
             if let Err((kind, message)) = self.call_delete(&id, None) {
                 self.note_failure(Reply::Failed { kind, message });
                 self.abandon(&id);

@@ -132,6 +132,13 @@ pub enum Request {
         /// The container.
         id: String,
     },
+    /// Answered with [`Reply::Done`] once no run of the OCI runtime is under way for the
+    /// container: after its end, when no process and no cgroup of it is left. An unknown
+    /// container is not an error.
+    Settle {
+        /// The container.
+        id: String,
+    },
     /// Answered with [`Reply::Done`], then the connection carries events.
     Subscribe,
     /// Kills and deletes what is left, unpins the namespaces, answers

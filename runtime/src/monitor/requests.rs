@@ -71,6 +71,8 @@ impl Server {
             Request::Resize { id, width, height } => self.resize(&id, width, height),
             Request::Attach { id } => self.attach(client, &id),
             Request::Wait { id } => self.wait_for_exit(client, &id),
+            // Whoever must wait has waited already.
+            Request::Settle { .. } => Ok(Outcome::Answer(Reply::Done)),
             Request::Subscribe => self.subscribe(client),
             Request::Shutdown => {
                 self.begin_shutdown(Some(client));
@@ -110,7 +112,7 @@ impl Server {
     /// through.
     fn must_wait(&self, request: &Request) -> bool {
         let (id, needs_init_only) = match request {
-            Request::Start { id } | Request::Delete { id } => (id, false),
+            Request::Start { id } | Request::Delete { id } | Request::Settle { id } => (id, false),
             Request::Kill { id, all, .. } => (id, !all),
             Request::Attach { id } | Request::Wait { id } => (id, true),
             _ => return false,
@@ -185,6 +187,9 @@ impl Server {
             return Err((FailureKind::BadRequest, message));
         }
         let container = self.known(id)?;
+        if all && container.deleted {
+            return Ok(Outcome::Answer(Reply::Done));
+        }
         if all {
             let verb = Verb {
                 name: "kill",
@@ -207,18 +212,32 @@ impl Server {
     }
 
     fn delete(&mut self, client: u64, id: &str) -> Result<Outcome, Refusal> {
-        if self.container(id).is_none() {
-            return Ok(Outcome::Answer(Reply::Done));
+        match self.container(id) {
+            None => return Ok(Outcome::Answer(Reply::Done)),
+            Some(container) if container.deleted => {
+                self.forget(id);
+                return Ok(Outcome::Answer(Reply::Done));
+            }
+            Some(_) => {}
         }
         self.call_delete(id, Some(client))?;
         Ok(Outcome::Later)
     }
 
     pub(super) fn call_delete(&mut self, id: &str, client: Option<u64>) -> Result<(), Refusal> {
+        self.call_delete_for(Purpose::Delete, id, client)
+    }
+
+    pub(super) fn call_delete_for(
+        &mut self,
+        purpose: Purpose,
+        id: &str,
+        client: Option<u64>,
+    ) -> Result<(), Refusal> {
         let verb = Verb {
             name: "delete",
             arguments: &["--force", id],
-            purpose: Purpose::Delete,
+            purpose,
         };
         self.call_runtime(id, verb, client)
     }

@@ -90,6 +90,8 @@ pub enum Purpose {
     Kill,
     /// Remove it.
     Delete,
+    /// Take away what is left on the host of one that has ended.
+    Tidy,
 }
 
 /// A shutdown under way.

@@ -126,12 +126,12 @@ async fn end_by_signals(
     if !grace.is_zero() {
         signal(pod_dir, &record.id, record.stop_signal, Whom::Init).await?;
         if ends_within(pod_dir, &record.id, grace).await? {
-            return Ok(());
+            return settle(pod_dir, &record.id).await;
         }
     }
     signal(pod_dir, &record.id, SIGKILL, Whom::All).await?;
     if ends_within(pod_dir, &record.id, KILL_PATIENCE).await? {
-        return Ok(());
+        return settle(pod_dir, &record.id).await;
     }
     Err(Error::new(
         ErrorKind::Timeout,
@@ -141,6 +141,18 @@ async fn end_by_signals(
             KILL_PATIENCE.as_secs()
         ),
     ))
+}
+
+/// Waits until nothing of a container that has ended is left but the word of it.
+async fn settle(pod_dir: &Path, id: &str) -> Result<(), Error> {
+    let request = Request::Settle { id: id.to_owned() };
+    match monitor_link::call(pod_dir, request).await {
+        // The pod is gone meanwhile; or its monitor is of an older berth, and whoever
+        // removes the container takes away what is left of it.
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Invalid) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Which processes of a container a signal is for.
