@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use berth_tests::fabric::{Fabric, OUTSIDE};
 use berth_tests::image::examples;
 use berth_tests::registry::{Access, Registry};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
 use crate::measure::{Times, rounds};
@@ -153,13 +154,19 @@ impl Drop for Cluster {
 /// Ends a process that is no child of ours.
 fn end(pid: u32) -> Result<()> {
     let pid = i32::try_from(pid)?;
-    let process = rustix::process::Pid::from_raw(pid).context("a pid is not 0")?;
-    rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
-    let deadline = Instant::now() + LIMIT;
-    while Path::new(&format!("/proc/{pid}/ns/net")).exists() {
-        ensure!(Instant::now() < deadline, "process {pid} stays");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let process = Pid::from_raw(pid).context("a pid is not 0")?;
+    // Readable when the last thread has gone, and with it the sockets that all share.
+    let watched = pidfd_open(process, PidfdFlags::empty())?;
+    kill_process(process, Signal::KILL)?;
+    let limit = Timespec {
+        tv_sec: LIMIT.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
+    let mut watched = [PollFd::new(&watched, PollFlags::IN)];
+    ensure!(
+        poll(&mut watched, Some(&limit))? == 1,
+        "process {pid} stays"
+    );
     Ok(())
 }
 

@@ -28,6 +28,8 @@ use crate::report::{Section, first_line};
 const ROUNDS: usize = 7;
 const SECONDS: &str = "3";
 const SERVICES: usize = 10_000;
+/// Between two looks at something that takes milliseconds.
+const STEP: Duration = Duration::from_micros(500);
 
 /// Measures both.
 pub fn run(section: &mut Section) -> Result<()> {
@@ -105,10 +107,7 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
         Ok(())
     })?;
     // Each listens for itself; the service's client sees by whose port it is let in.
-    let listeners: Vec<TcpListener> = pods
-        .iter()
-        .map(|pod| in_network_of(pod.keeper.id(), || Ok(TcpListener::bind("0.0.0.0:80")?)))
-        .collect::<Result<_>>()?;
+    let servers: Vec<Server> = pods.iter().map(Server::start).collect::<Result<_>>()?;
     let target = SocketAddr::new(service_address(SERVICES / 2), 80);
     let client = pods[0].keeper.id();
     let mut on = false;
@@ -146,7 +145,7 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
     ];
     let times: Vec<Times> = in_turn(&mut contenders, rounds(ROUNDS * 3))?;
     drop(contenders);
-    drop(listeners);
+    drop(servers);
     section.table(
         &format!("one endpoint changes among {SERVICES} services"),
         &times,
@@ -201,6 +200,42 @@ impl Drop for End {
     fn drop(&mut self) {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
+    }
+}
+
+/// Takes every connection to port 80 of a pod: were they left in the listener's queue, it
+/// would be full before a change that takes the service away has arrived.
+struct Server {
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(pod: &End) -> Result<Server> {
+        let listener = in_network_of(pod.keeper.id(), || Ok(TcpListener::bind("0.0.0.0:80")?))?;
+        listener.set_nonblocking(true)?;
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let thread = std::thread::spawn(move || {
+            while !stop.is_cancelled() {
+                if listener.accept().is_err() {
+                    std::thread::sleep(STEP);
+                }
+            }
+        });
+        Ok(Server {
+            shutdown,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -411,6 +446,7 @@ fn until_connected(client: u32, target: SocketAddr, wanted: bool) -> Result<()> 
             if Instant::now() > deadline {
                 bail!("{target}: the change did not arrive");
             }
+            std::thread::sleep(STEP);
         }
     })
 }

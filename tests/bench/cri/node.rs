@@ -122,6 +122,11 @@ impl Node {
         self.which.name()
     }
 
+    /// Whether a failure is ours.
+    pub fn is_ours(&self) -> bool {
+        self.which.is_ours()
+    }
+
     /// The daemon's host.
     pub fn host(&self) -> &Host {
         &self.host
