@@ -255,6 +255,8 @@ async fn leave(
         register::revoke(client, &bootstrap.register, node)
             .await
             .map_err(failed)?;
+        // Its agent runs still: it may have registered once more before it was refused.
+        remove(client, node).await.map_err(failed)?;
         tracing::info!(node, "a node left");
         let pods = Vec::new();
         return Ok(Json(LeaveAnswer { pods, left: true }));
