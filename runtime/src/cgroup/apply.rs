@@ -245,15 +245,24 @@ fn ancestors(plan: &HierarchyPlan) -> Vec<PathBuf> {
 /// refuses every process until it has both: `ENOSPC` from the attach. So the
 /// parent's sets are copied, unless `cgroup.clone_children` did it already.
 fn fill_cpuset(directory: &Path) -> Result<(), SyscallError> {
-    let parent = directory.parent().unwrap_or(Path::new("/"));
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        let file = directory.join(name);
-        if files::read_text(&file)?.trim().is_empty() {
-            let inherited = files::read_text(&parent.join(name))?;
-            files::write(&file, inherited.trim())?;
-        }
+        fill_set(directory, name)?;
     }
     Ok(())
+}
+
+/// The set that a group has now. An empty one is its parent's, whose maker may not have
+/// come to fill it yet: another container of the same parent is made at the same time.
+/// The root's is never empty.
+fn fill_set(directory: &Path, name: &str) -> Result<String, SyscallError> {
+    let file = directory.join(name);
+    let own = files::read_text(&file)?.trim().to_owned();
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let inherited = fill_set(directory.parent().unwrap_or(Path::new("/")), name)?;
+    files::write(&file, &inherited)?;
+    Ok(inherited)
 }
 
 /// Version 2 gives a group only the controllers that its parent hands down, so
@@ -331,4 +340,33 @@ fn settle_refusal(
         field: limit.field.clone().into_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::fill_cpuset;
+
+    /// On a plain directory: the parent was made a moment ago, by somebody who has not filled it.
+    #[test]
+    fn a_group_whose_parent_is_empty_still_has_the_sets_of_the_one_above() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (parent, group) = (root.path().join("parent"), root.path().join("parent/group"));
+        fs::create_dir_all(&group).expect("directories");
+        for (directory, cpus, mems) in [
+            (root.path(), "0-1\n", "0\n"),
+            (parent.as_path(), "\n", ""),
+            (group.as_path(), "", "\n"),
+        ] {
+            fs::write(directory.join("cpuset.cpus"), cpus).expect("a file");
+            fs::write(directory.join("cpuset.mems"), mems).expect("a file");
+        }
+        fill_cpuset(&group).expect("it is filled");
+        for directory in [&parent, &group] {
+            let read = |name| fs::read_to_string(directory.join(name)).expect(name);
+            assert!(read("cpuset.cpus").starts_with("0-1"), "{directory:?}");
+            assert!(read("cpuset.mems").starts_with('0'), "{directory:?}");
+        }
+    }
 }
