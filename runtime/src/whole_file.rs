@@ -5,8 +5,8 @@
 //! question: a rename may reach the disk before the bytes do, and then the name
 //! stands for an empty file. Whoever needs the answer "old or new" then too has
 //! to `fsync(2)` the file before the rename; whoever needs the answer "new", the
-//! folder after it as well. That waits for all that the file system has begun, and
-//! takes ten times as long as the first, so there are three functions.
+//! folder after it as well. That waits for what others have begun to write too: on a
+//! busy file system for milliseconds, so there are three functions.
 //!
 //! ```text
 //!                     after kill -9     after a loss of power

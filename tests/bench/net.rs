@@ -48,7 +48,7 @@ fn throughput(section: &mut Section) -> Result<()> {
     let api = SmallApi::new();
     put_nodes(&api, 2);
     let netds: Vec<Running> = (0..2)
-        .map(|index| Running::start(&api, fabric.host(index), index))
+        .map(|index| Running::netd(&api, fabric.host(index), index))
         .collect();
     for index in 0..2 {
         wait(|| route_stands(fabric.host(index)))?;
@@ -89,7 +89,7 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
     let host = fabric.host(0);
     let api = SmallApi::new();
     put_nodes(&api, 1);
-    let _netd = Running::start(&api, host, 0);
+    let _netd = Running::netd(&api, host, 0);
     let pods = [pod(&fabric, 0)?, pod(&fabric, 0)?];
     for number in 0..SERVICES {
         put_service(&api, number);
@@ -107,7 +107,7 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
         Ok(())
     })?;
     // Each listens for itself; the service's client sees by whose port it is let in.
-    let servers: Vec<Server> = pods.iter().map(Server::start).collect::<Result<_>>()?;
+    let servers: Vec<Running> = pods.iter().map(Running::server).collect::<Result<_>>()?;
     let target = SocketAddr::new(service_address(SERVICES / 2), 80);
     let client = pods[0].keeper.id();
     let mut on = false;
@@ -154,20 +154,29 @@ fn one_endpoint(section: &mut Section) -> Result<()> {
     Ok(())
 }
 
-/// A netd in a host, as a thread.
+/// A thread that is told to end, and awaited, when the value goes.
 struct Running {
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    fn start(api: &SmallApi, host: &Host, index: usize) -> Running {
+    fn start(work: impl FnOnce(CancellationToken) + Send + 'static) -> Running {
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        Running {
+            shutdown,
+            thread: Some(std::thread::spawn(move || work(stop))),
+        }
+    }
+
+    /// A netd in a host.
+    fn netd(api: &SmallApi, host: &Host, index: usize) -> Running {
         let mut config =
             ClusterNetConfig::new(format!("node-{index}"), host.data_dir().join("cluster"));
         config.dns.resolv_conf = host.work_dir().join("resolv.conf");
-        let (api, shutdown, pid) = (api.clone(), CancellationToken::new(), host.pid());
-        let stop = shutdown.clone();
-        let thread = std::thread::spawn(move || {
+        let (api, pid) = (api.clone(), host.pid());
+        Running::start(move |stop| {
             let done = in_network_of(pid, || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -179,11 +188,21 @@ impl Running {
             if let Err(error) = done {
                 eprintln!("netd: {error:#}");
             }
-        });
-        Running {
-            shutdown,
-            thread: Some(thread),
-        }
+        })
+    }
+
+    /// Takes every connection to port 80 of a pod: were they left in the listener's queue, it
+    /// would be full before a change that takes the service away has arrived.
+    fn server(pod: &End) -> Result<Running> {
+        let listener = in_network_of(pod.keeper.id(), || Ok(TcpListener::bind("0.0.0.0:80")?))?;
+        listener.set_nonblocking(true)?;
+        Ok(Running::start(move |stop| {
+            while !stop.is_cancelled() {
+                if listener.accept().is_err() {
+                    std::thread::sleep(STEP);
+                }
+            }
+        }))
     }
 }
 
@@ -200,42 +219,6 @@ impl Drop for End {
     fn drop(&mut self) {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-    }
-}
-
-/// Takes every connection to port 80 of a pod: were they left in the listener's queue, it
-/// would be full before a change that takes the service away has arrived.
-struct Server {
-    shutdown: CancellationToken,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(pod: &End) -> Result<Server> {
-        let listener = in_network_of(pod.keeper.id(), || Ok(TcpListener::bind("0.0.0.0:80")?))?;
-        listener.set_nonblocking(true)?;
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        let thread = std::thread::spawn(move || {
-            while !stop.is_cancelled() {
-                if listener.accept().is_err() {
-                    std::thread::sleep(STEP);
-                }
-            }
-        });
-        Ok(Server {
-            shutdown,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -46,9 +46,7 @@ impl Section {
             .push(format!("| | median | min | max | ratio to {against} |"));
         self.lines.push("|---|---:|---:|---:|---:|".to_owned());
         for row in times {
-            let ratio = reference
-                .map(|reference| row.median().as_secs_f64() / reference.as_secs_f64())
-                .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+            let ratio = ratio(row.median(), reference);
             self.lines.push(format!(
                 "| {} | {} | {} | {} | {ratio} |",
                 row.name,
@@ -109,6 +107,13 @@ impl Display for Section {
 /// A time as the tables show it.
 pub fn in_milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
+}
+
+/// One time over another as the tables show it.
+pub fn ratio(time: Duration, reference: Option<Duration>) -> String {
+    reference
+        .map(|reference| time.as_secs_f64() / reference.as_secs_f64())
+        .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
 }
 
 /// The machine in one line: what a reader needs to compare it with another.

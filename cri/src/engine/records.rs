@@ -313,7 +313,7 @@ impl Records {
             records: Vec::new(),
             damaged: Vec::new(),
         };
-        let folder = self.pods.join(pod_id).join(CONTAINERS_FOLDER);
+        let folder = self.containers_directory(pod_id);
         let look = match self.read.containers.whole(pod_id, &folder) {
             Ok(records) => {
                 listing.records = records;
@@ -445,7 +445,7 @@ impl Records {
     ///
     /// `Storage` when the directory cannot be read.
     pub fn container_ids(&self, pod_id: &str) -> Result<Vec<String>, Error> {
-        files::names_in(&self.pods.join(pod_id).join(CONTAINERS_FOLDER), ".json")
+        files::names_in(&self.containers_directory(pod_id), ".json")
     }
 
     /// The directory that all sandboxes' records lie in, to watch it.
@@ -461,10 +461,12 @@ impl Records {
         self.pod_directory(id).join(POD_FILE)
     }
 
+    fn containers_directory(&self, pod_id: &str) -> PathBuf {
+        self.pod_directory(pod_id).join(CONTAINERS_FOLDER)
+    }
+
     fn container_path(&self, pod_id: &str, id: &str) -> PathBuf {
-        self.pod_directory(pod_id)
-            .join(CONTAINERS_FOLDER)
-            .join(format!("{id}.json"))
+        self.containers_directory(pod_id).join(format!("{id}.json"))
     }
 }
 

@@ -173,7 +173,7 @@ impl Server {
     /// is deleted.
     fn reject_create(&mut self, id: &str, reason: &str) -> Reply {
         let mut message = format!("create {id}: {reason}");
-        if let Err((_, error)) = self.call_delete(id, None) {
+        if let Err((_, error)) = self.call_delete(Purpose::Delete, id, None) {
             message = format!("{message}; it was not deleted: {error}");
             self.abandon(id);
         }
@@ -241,7 +241,7 @@ impl Server {
         if self.shutdown.is_some() || !self.container(id).is_some_and(is_due) {
             return;
         }
-        if let Err((_, message)) = self.call_delete_for(Purpose::Tidy, id, None) {
+        if let Err((_, message)) = self.call_delete(Purpose::Tidy, id, None) {
             eprintln!("{message}");
         }
     }
@@ -349,7 +349,7 @@ impl Server {
                 self.forget(&id);
                 continue;
             }
-            if let Err((kind, message)) = self.call_delete(&id, None) {
+            if let Err((kind, message)) = self.call_delete(Purpose::Delete, &id, None) {
                 self.note_failure(Reply::Failed { kind, message });
                 self.abandon(&id);
             }

@@ -220,15 +220,12 @@ impl Server {
             }
             Some(_) => {}
         }
-        self.call_delete(id, Some(client))?;
+        self.call_delete(Purpose::Delete, id, Some(client))?;
         Ok(Outcome::Later)
     }
 
-    pub(super) fn call_delete(&mut self, id: &str, client: Option<u64>) -> Result<(), Refusal> {
-        self.call_delete_for(Purpose::Delete, id, client)
-    }
-
-    pub(super) fn call_delete_for(
+    /// Runs `delete` of the OCI runtime, for [`Purpose::Delete`] or [`Purpose::Tidy`].
+    pub(super) fn call_delete(
         &mut self,
         purpose: Purpose,
         id: &str,

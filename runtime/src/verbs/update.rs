@@ -52,7 +52,7 @@ pub fn update(global: &Global, arguments: &UpdateArguments) -> Result<i32, Error
     }
     merge_resources(&mut config, &resources)?;
     if let Some(changed) = &changed {
-        changed.note(&mut config);
+        merge(&mut config, changed.configuration());
     }
     let written = serde_json::to_vec(&config)
         .map_err(|error| Error::new(ErrorKind::Failed, format!("config.json: {error}")))?;

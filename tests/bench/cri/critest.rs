@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::REFERENCE;
 use super::node::Node;
 use crate::measure::{Times, rounds};
-use crate::report::{Section, in_milliseconds};
+use crate::report::{Section, in_milliseconds, ratio};
 
 /// Each daemon has as many turns,
 const TURNS: usize = 3;
@@ -44,6 +44,28 @@ struct Results {
 #[serde(rename_all = "camelCase")]
 struct Datapoint {
     operations_durations_ns: Vec<u64>,
+}
+
+impl Results {
+    /// Each call's name and its times.
+    fn times(self) -> Result<Vec<(String, Vec<Duration>)>> {
+        let Results {
+            operations_names,
+            datapoints,
+        } = self;
+        let named = operations_names.into_iter().enumerate();
+        named
+            .map(|(index, name)| {
+                let times = datapoints.iter().map(|datapoint| {
+                    let nanoseconds = datapoint.operations_durations_ns.get(index);
+                    nanoseconds.map(|nanoseconds| Duration::from_nanos(*nanoseconds))
+                });
+                let times: Option<Vec<Duration>> = times.collect();
+                let times = times.with_context(|| format!("{name} has no time"))?;
+                Ok((name, times))
+            })
+            .collect()
+    }
 }
 
 /// The calls' times of one daemon, by name.
@@ -77,19 +99,11 @@ pub fn benchmarks(section: &mut Section, nodes: &[Node]) -> Result<()> {
     let mut found: Vec<Found> = nodes.iter().map(|_| Found::new()).collect();
     for _ in 0..rounds(TURNS) {
         for (node, found) in nodes.iter().zip(&mut found) {
-            for results in one_turn(&program, node, LIVES)? {
-                for (index, name) in results.operations_names.iter().enumerate() {
-                    if !order.contains(name) {
-                        order.push(name.clone());
-                    }
-                    let times = results.datapoints.iter().map(|datapoint| {
-                        let nanoseconds = datapoint.operations_durations_ns.get(index);
-                        nanoseconds.map(|nanoseconds| Duration::from_nanos(*nanoseconds))
-                    });
-                    let times: Option<Vec<Duration>> = times.collect();
-                    let times = times.with_context(|| format!("{name} has no time"))?;
-                    found.entry(name.clone()).or_default().extend(times);
+            for (name, times) in one_turn(&program, node, LIVES)? {
+                if !order.contains(&name) {
+                    order.push(name.clone());
                 }
+                found.entry(name).or_default().extend(times);
             }
         }
     }
@@ -100,14 +114,8 @@ pub fn benchmarks(section: &mut Section, nodes: &[Node]) -> Result<()> {
             .iter()
             .map(|found| Times::of("", found[operation].clone()).median())
             .collect();
-        let ratio = reference.map_or_else(
-            || "–".to_owned(),
-            |reference| {
-                let ratio = medians[0].as_secs_f64() / medians[reference].as_secs_f64();
-                format!("{ratio:.2}")
-            },
-        );
-        let mut row = vec![operation.clone(), ratio];
+        let reference = reference.map(|reference| medians[reference]);
+        let mut row = vec![operation.clone(), ratio(medians[0], reference)];
         row.extend(medians.into_iter().map(in_milliseconds));
         row
     });
@@ -119,7 +127,8 @@ pub fn benchmarks(section: &mut Section, nodes: &[Node]) -> Result<()> {
     Ok(())
 }
 
-fn one_turn(program: &str, node: &Node, lives: usize) -> Result<Vec<Results>> {
+/// One run of critest: each call's name and its times, in the table's order.
+fn one_turn(program: &str, node: &Node, lives: usize) -> Result<Vec<(String, Vec<Duration>)>> {
     let folder = tempfile::tempdir()?;
     let parameters = folder.path().join("parameters.yaml");
     let images = IMAGES.map(|name| format!("registry.k8s.io/e2e-test-images/{name}"));
@@ -148,8 +157,12 @@ fn one_turn(program: &str, node: &Node, lives: usize) -> Result<Vec<Results>> {
         "critest -benchmark of {}: {said}",
         node.name()
     );
-    let read = |name: &&str| read_results(&folder.path().join(name)).context(said.clone());
-    FILES.iter().map(read).collect()
+    let mut times = Vec::new();
+    for name in FILES {
+        let results = read_results(&folder.path().join(name)).context(said.clone())?;
+        times.extend(results.times()?);
+    }
+    Ok(times)
 }
 
 fn read_results(path: &Path) -> Result<Results> {

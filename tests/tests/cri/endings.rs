@@ -7,28 +7,19 @@ use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
 use berth_tests::patience::stretched;
 
-use crate::world::{World, run};
+use crate::world::{World, options, run};
 
-/// A pod whose containers see each other's processes.
-fn shared(world: &World, name: &str) -> v1::PodSandboxConfig {
-    let mut config = world.sandbox(name);
-    let linux = config.linux.get_or_insert_default();
-    let context = linux.security_context.get_or_insert_default();
-    let namespaces = context.namespace_options.get_or_insert_default();
-    namespaces.pid = v1::NamespaceMode::Pod as i32;
-    config
-}
+const SHARED: i32 = v1::NamespaceMode::Pod as i32;
 
 fn in_shared(world: &World, name: &str, script: &str) -> v1::ContainerConfig {
     let mut config = world.container(name, script);
     let linux = config.linux.get_or_insert_default();
     let context = linux.security_context.get_or_insert_default();
-    let namespaces = context.namespace_options.get_or_insert_default();
-    namespaces.pid = v1::NamespaceMode::Pod as i32;
+    context.namespace_options.get_or_insert_default().pid = SHARED;
     config
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + stretched(Duration::from_secs(10));
     while !holds().await? {
         ensure!(Instant::now() < deadline, "{what}");
@@ -39,13 +30,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> 
 
 /// The group that counts a container's processes.
 async fn group_of(world: &mut World, id: &str) -> Result<PathBuf> {
-    let request = v1::ContainerStatusRequest {
-        container_id: id.to_owned(),
-        verbose: true,
-    };
-    let told = world.runtime.container_status(request).await?.into_inner();
-    let info: serde_json::Value = serde_json::from_str(&told.info["info"])?;
-    let pid = info["pid"].as_i64().context("a pid")?;
+    let pid = world.pid(id).await?;
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let counts = |line: &&str| line.split(':').nth(1).is_some_and(|list| list == "pids");
     let line = text.lines().find(counts).or_else(|| text.lines().last());
@@ -55,11 +40,23 @@ async fn group_of(world: &mut World, id: &str) -> Result<PathBuf> {
     Ok(root.join(path.trim_start_matches('/')))
 }
 
+async fn stop(world: &mut World, id: &str, timeout: i64) -> Result<()> {
+    let container_id = id.to_owned();
+    let request = v1::StopContainerRequest {
+        container_id,
+        timeout,
+    };
+    world.runtime.stop_container(request).await?;
+    Ok(())
+}
+
 #[test]
 fn the_children_of_an_init_end_with_it_in_a_shared_process_namespace() -> Result<()> {
     run(async |mut world| {
         world.pull().await?;
-        let pod = world.run_sandbox(shared(&world, "shared")).await?;
+        let mut shared = world.sandbox("shared");
+        options(&mut shared).pid = SHARED;
+        let pod = world.run_sandbox(shared).await?;
         let watcher = in_shared(&world, "watcher", "exec sleep 1000");
         let watcher = world.create(&pod, watcher).await?;
         world.start(&watcher).await?;
@@ -71,16 +68,13 @@ fn the_children_of_an_init_end_with_it_in_a_shared_process_namespace() -> Result
         ensure!(before.contains("sleep 3131"), "{before}");
         let ended = world.wait_exited(&short).await?;
         ensure!(ended.exit_code == 0, "{ended:?}");
-        let deadline = Instant::now() + stretched(Duration::from_secs(10));
-        loop {
-            let after = world.exec(&watcher, &look).await?.0;
-            if !after.contains("sleep 3131") {
-                ensure!(after.contains("sleep 1000"), "{after}");
-                break;
-            }
-            ensure!(Instant::now() < deadline, "it is left: {after}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let mut after = String::new();
+        let gone = async || {
+            after = world.exec(&watcher, &look).await?.0;
+            Ok(!after.contains("sleep 3131"))
+        };
+        until("its child is left", gone).await?;
+        ensure!(after.contains("sleep 1000"), "{after}");
         ensure!(world.status(&short).await?.exit_code == 0);
         world.remove_sandbox(&pod).await?;
         Ok(world)
@@ -98,11 +92,7 @@ fn a_container_that_has_ended_has_no_group_and_can_be_stopped_and_removed() -> R
         ensure!(world.wait_exited(&id).await?.exit_code == 3);
         let gone = async || Ok(!group.exists());
         until("its group is left", gone).await?;
-        let stop = v1::StopContainerRequest {
-            container_id: id.clone(),
-            timeout: 0,
-        };
-        world.runtime.stop_container(stop).await?;
+        stop(&mut world, &id, 0).await?;
         ensure!(world.status(&id).await?.exit_code == 3, "as it was");
         let stats = v1::ContainerStatsRequest {
             container_id: id.clone(),
@@ -128,11 +118,7 @@ fn who_has_stopped_a_container_finds_nothing_of_it_but_the_word() -> Result<()> 
             let script = "trap 'exit 0' TERM; sleep 3131 & wait";
             let id = world.run_container(&pod, &name, script).await?;
             let group = group_of(&mut world, &id).await?;
-            let stop = v1::StopContainerRequest {
-                container_id: id,
-                timeout: grace,
-            };
-            world.runtime.stop_container(stop).await?;
+            stop(&mut world, &id, grace).await?;
             ensure!(!group.exists(), "{} is left", group.display());
         }
         world.remove_sandbox(&pod).await?;

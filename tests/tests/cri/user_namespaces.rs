@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
 use tonic::Code;
 
-use crate::world::{World, refused, run, run_configured};
+use crate::world::{World, options, refused, run, run_configured};
 
 const POD: i32 = v1::NamespaceMode::Pod as i32;
 const NODE: i32 = v1::NamespaceMode::Node as i32;
@@ -23,12 +23,6 @@ fn ids(host_id: u32) -> Vec<v1::IdMapping> {
         container_id: 0,
         length: LENGTH,
     }]
-}
-
-fn options(config: &mut v1::PodSandboxConfig) -> &mut v1::NamespaceOption {
-    let linux = config.linux.get_or_insert_default();
-    let context = linux.security_context.get_or_insert_default();
-    context.namespace_options.get_or_insert_default()
 }
 
 /// A pod as a kubelet asks for it with `hostUsers: false`.
@@ -68,18 +62,6 @@ fn mount(from: &Path, to: &str, mapped: Option<u32>) -> v1::Mount {
         gid_mappings: ids,
         ..Default::default()
     }
-}
-
-/// The number of a container's program on the host.
-async fn pid(world: &mut World, id: &str) -> Result<u32> {
-    let request = v1::ContainerStatusRequest {
-        container_id: id.to_owned(),
-        verbose: true,
-    };
-    let reply = world.runtime.container_status(request).await?.into_inner();
-    let info: serde_json::Value = serde_json::from_str(&reply.info["info"])?;
-    let pid = info["pid"].as_u64().context("a pid")?;
-    Ok(u32::try_from(pid)?)
 }
 
 /// The four user ids of a process, as the host sees them.
@@ -131,7 +113,7 @@ fn root_inside_is_nobody_outside() -> Result<()> {
             "{map}"
         );
         ensure!(shell(&mut world, &id, "id -u; id -g").await? == "0\n0");
-        let outside = uids_of(pid(&mut world, &id).await?)?;
+        let outside = uids_of(world.pid(&id).await?)?;
         ensure!(outside == "655360 655360 655360 655360", "{outside}");
         // The image's files are root's, and what root writes is so too.
         let owners = shell(&mut world, &id, "stat -c '%u:%g' / /bin/busybox /mine").await?;
@@ -255,7 +237,7 @@ fn pods_with_other_ids_share_an_images_layers() -> Result<()> {
         for (name, first) in [("one", FIRST), ("two", FIRST + LENGTH)] {
             let pod = world.run_sandbox(sandbox(&world, name, first)).await?;
             let id = world.run_container(&pod, "main", "exec sleep 1000").await?;
-            let outside = uids_of(pid(&mut world, &id).await?)?;
+            let outside = uids_of(world.pid(&id).await?)?;
             ensure!(outside.starts_with(&format!("{first} ")), "{outside}");
             found.push(
                 shell(

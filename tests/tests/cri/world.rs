@@ -199,6 +199,18 @@ impl World {
         reply.status.context("a container has a status")
     }
 
+    /// The number of a container's program on the host.
+    pub async fn pid(&mut self, id: &str) -> Result<u32> {
+        let request = v1::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: true,
+        };
+        let reply = self.runtime.container_status(request).await?.into_inner();
+        let info: serde_json::Value = serde_json::from_str(&reply.info["info"])?;
+        let pid = info["pid"].as_u64().context("a pid")?;
+        Ok(u32::try_from(pid)?)
+    }
+
     /// Waits until a container has ended; its status.
     pub async fn wait_exited(&mut self, id: &str) -> Result<v1::ContainerStatus> {
         let deadline = Instant::now() + stretched(Duration::from_secs(20));
@@ -341,4 +353,11 @@ pub fn refused<T: std::fmt::Debug>(
             Ok(())
         }
     }
+}
+
+/// What a pod shares with the host and with its containers.
+pub fn options(config: &mut v1::PodSandboxConfig) -> &mut v1::NamespaceOption {
+    let linux = config.linux.get_or_insert_default();
+    let context = linux.security_context.get_or_insert_default();
+    context.namespace_options.get_or_insert_default()
 }

@@ -11,7 +11,7 @@ use std::fs::{self, Metadata};
 use std::io::ErrorKind as Io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
@@ -123,7 +123,7 @@ impl<R: DeserializeOwned> Known<R> {
             && identity.is_settled(SystemTime::now())
         {
             let record = record.clone();
-            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut folders = self.folders();
             let folder = folders.entry(folder.to_owned()).or_default();
             let entry = Entry { identity, record };
             folder.entries.insert(name.to_owned(), entry);
@@ -131,8 +131,12 @@ impl<R: DeserializeOwned> Known<R> {
         Ok(read)
     }
 
+    fn folders(&self) -> MutexGuard<'_, HashMap<String, Folder<R>>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look_up(&self, folder: &str, name: &str, identity: Identity) -> Option<Arc<R>> {
-        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let folders = self.folders();
         let entry = folders.get(folder)?.entries.get(name)?;
         (entry.identity == identity).then(|| entry.record.clone())
     }
@@ -144,7 +148,7 @@ impl<R: DeserializeOwned> Known<R> {
             return Err(Look(None));
         };
         let identity = Identity::of(&metadata);
-        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let folders = self.folders();
         let whole = folders.get(folder).and_then(|known| known.whole.as_ref());
         match whole {
             Some((then, records)) if *then == identity => Ok(records.clone()),
@@ -157,7 +161,7 @@ impl<R: DeserializeOwned> Known<R> {
     /// Keeps all records of a folder that were read after a look at it.
     pub fn keep_whole(&self, folder: &str, look: Look, records: &[Arc<R>]) {
         if let Look(Some(identity)) = look {
-            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut folders = self.folders();
             let known = folders.entry(folder.to_owned()).or_default();
             known.whole = Some((identity, records.to_vec()));
         }
@@ -165,7 +169,7 @@ impl<R: DeserializeOwned> Known<R> {
 
     /// The folder that a name was read in.
     pub fn folder_of(&self, name: &str) -> Option<String> {
-        let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let folders = self.folders();
         let mut folders = folders.iter();
         let (folder, _) = folders.find(|(_, known)| known.entries.contains_key(name))?;
         Some(folder.clone())
@@ -173,7 +177,7 @@ impl<R: DeserializeOwned> Known<R> {
 
     /// Forgets what is no longer in a folder.
     pub fn keep_names(&self, folder: &str, names: &[String]) {
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = self.folders();
         if let Some(known) = folders.get_mut(folder)
             && known.entries.len() > names.len()
         {
@@ -184,7 +188,7 @@ impl<R: DeserializeOwned> Known<R> {
 
     /// Forgets folders that are gone.
     pub fn keep_folders(&self, names: &[String]) {
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = self.folders();
         if folders.len() > names.len() {
             let names: HashSet<&String> = names.iter().collect();
             folders.retain(|name, _| names.contains(name));

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxIntelRdt;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use crate::arguments::UpdateArguments;
 use crate::error::{Error, ErrorKind};
@@ -22,8 +22,7 @@ use crate::sys::process::HostPid;
 #[derive(Debug)]
 pub struct Plan {
     root: PathBuf,
-    /// The field of `linux.intelRdt` and its text.
-    fields: Vec<(&'static str, String)>,
+    asked: LinuxIntelRdt,
     lines: Vec<String>,
 }
 
@@ -63,17 +62,13 @@ pub fn plan(arguments: &UpdateArguments) -> Result<Option<Plan>, Error> {
         return Err(Error::new(ErrorKind::BadInput, text));
     }
     let mut asked = LinuxIntelRdt::default();
-    asked.set_l3_cache_schema(cache.clone());
-    asked.set_mem_bw_schema(memory.clone());
+    asked.set_l3_cache_schema(cache);
+    asked.set_mem_bw_schema(memory);
     let lines =
         plan_schemas(&asked).map_err(|error| Error::new(ErrorKind::BadInput, error.to_string()))?;
-    let fields = [("l3CacheSchema", cache), ("memBwSchema", memory)];
-    let fields = fields.into_iter();
     Ok(Some(Plan {
         root: root.unwrap_or_default(),
-        fields: fields
-            .filter_map(|(name, text)| Some((name, text?)))
-            .collect(),
+        asked,
         lines,
     }))
 }
@@ -137,20 +132,9 @@ impl Changed {
         };
     }
 
-    /// Writes into a configuration what holds now.
-    pub fn note(&self, config: &mut Value) {
-        let nothing = || Value::Object(Map::new());
-        let Value::Object(all) = config else {
-            return;
-        };
-        let Value::Object(linux) = all.entry("linux").or_insert_with(nothing) else {
-            return;
-        };
-        if let Value::Object(fields) = linux.entry("intelRdt").or_insert_with(nothing) {
-            for (name, text) in &self.plan.fields {
-                fields.insert((*name).to_owned(), Value::String(text.clone()));
-            }
-        }
+    /// What holds now, to be laid over the kept configuration.
+    pub fn configuration(&self) -> Value {
+        json!({ "linux": { "intelRdt": self.plan.asked } })
     }
 }
 
@@ -169,11 +153,12 @@ mod tests {
     use crate::resctrl::CacheGroup;
     use crate::state::Record;
     use crate::state::tests::record;
+    use crate::verbs::update::merge;
 
     fn plan(root: &Path) -> Plan {
         Plan {
             root: root.to_owned(),
-            fields: vec![("l3CacheSchema", "L3:0=f".to_owned())],
+            asked: serde_json::from_value(json!({"l3CacheSchema": "L3:0=f"})).expect("the shape"),
             lines: vec!["L3:0=f".to_owned()],
         }
     }
@@ -201,7 +186,7 @@ mod tests {
         let kept = || fs::read_to_string(class.join("schemata")).expect("schemata");
         assert!(kept().ends_with("L3:0=00ff\nL3:0=f\n"), "{}", kept());
         let mut config = json!({"linux": {"intelRdt": {"closID": "gold"}}});
-        changed.note(&mut config);
+        merge(&mut config, changed.configuration());
         let told = &config["linux"]["intelRdt"];
         assert_eq!(*told, json!({"closID": "gold", "l3CacheSchema": "L3:0=f"}));
         changed.take_back(&record);
