@@ -20,14 +20,17 @@ const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "bench", "plugins": [{
 /// Debian's crun refuses the version of the specification that containerd 2 and CRI-O
 /// write. Rewriting it costs the row a shell and a
 /// sed a container, as the page says.
-const OLDER: &str = r#"#!/bin/sh
+const OLDER: &str = r#"s/"ociVersion": *"[^"]*"/"ociVersion":"1.0.2"/"#;
+
+/// An OCI runtime that edits a container's configuration before the real one reads it.
+const EDITING: &str = r#"#!/bin/sh
 previous= bundle=
 for word; do
   [ "$previous" != --bundle ] || bundle=$word
   previous=$word
 done
-[ -z "$bundle" ] || sed -i 's/"ociVersion": *"[^"]*"/"ociVersion":"1.0.2"/' "$bundle/config.json"
-exec %CRUN% "$@"
+[ -z "$bundle" ] || sed -i '%EDIT%' "$bundle/config.json"
+exec %PROGRAM% "$@"
 "#;
 
 /// The folder of one daemon.
@@ -87,8 +90,21 @@ impl Folder {
         if !program.ends_with("crun") {
             return Ok(program.to_owned());
         }
-        let path = self.path.join("crun");
-        fs::write(&path, OLDER.replace("%CRUN%", &program.to_string_lossy()))?;
+        self.editing(program, OLDER)
+    }
+
+    /// An OCI runtime of the same name that gives each `config.json` to sed first.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn editing(&self, program: &Path, edit: &str) -> Result<PathBuf> {
+        let path = self
+            .path
+            .join(program.file_name().context("a program has a name")?);
+        let text = EDITING.replace("%EDIT%", edit);
+        fs::create_dir_all(&self.path)?;
+        fs::write(&path, text.replace("%PROGRAM%", &program.to_string_lossy()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path)
     }

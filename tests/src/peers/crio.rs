@@ -9,7 +9,9 @@ use super::Folder;
 use crate::image::critest::REGISTRIES as REGISTRIES_OF_IMAGES;
 use crate::registry::Registry;
 
-/// As little of the machine's as can be; what is not said here is CRI-O's default.
+/// As little of the machine's as can be; what is not said here is CRI-O's default. The folder of
+/// the sockets for attaching has a short name: below it comes a container's id, and a socket's path
+/// ends after 107 characters.
 const CRIO: &str = r#"[crio]
 root = "@/storage"
 runroot = "@/storage-run"
@@ -25,7 +27,7 @@ conmon_cgroup = "pod"
 apparmor_profile = "unconfined"
 namespaces_dir = "@/namespaces"
 container_exits_dir = "@/exits"
-container_attach_socket_dir = "@/attach"
+container_attach_socket_dir = "@/a"
 pinns_path = "%PINNS%"
 hooks_dir = []
 default_runtime = "bench"
