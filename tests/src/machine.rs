@@ -1,5 +1,7 @@
 //! A host with a registry that holds the examples' images, and `berth` on it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -160,7 +162,18 @@ impl Machine {
     /// It cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.host.work_dir().join(name);
-        std::fs::write(&path, text)?;
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Writes a program, a script as a rule.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn write_program(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.write(name, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path)
     }
 

@@ -1,13 +1,16 @@
 //! What is left of a container that has ended, before anybody removes it: word of it alone.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
+use berth_tests::host::program;
+use berth_tests::machine::Machine;
 use berth_tests::patience::stretched;
 
-use crate::world::{World, options, run};
+use crate::world::{World, options, run, run_on};
 
 const SHARED: i32 = v1::NamespaceMode::Pod as i32;
 
@@ -31,7 +34,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Resu
 /// The group that counts a container's processes.
 async fn group_of(world: &mut World, id: &str) -> Result<PathBuf> {
     let pid = world.pid(id).await?;
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let counts = |line: &&str| line.split(':').nth(1).is_some_and(|list| list == "pids");
     let line = text.lines().find(counts).or_else(|| text.lines().last());
     let mut fields = line.context("a process is in a group")?.splitn(3, ':');
@@ -121,6 +124,37 @@ fn who_has_stopped_a_container_finds_nothing_of_it_but_the_word() -> Result<()> 
             stop(&mut world, &id, grace).await?;
             ensure!(!group.exists(), "{} is left", group.display());
         }
+        world.remove_sandbox(&pod).await?;
+        Ok(world)
+    })
+}
+
+/// An OCI runtime whose `delete` waits while a file is there, as a hook may.
+fn with_held_deletes(machine: &Machine) -> Result<(PathBuf, String)> {
+    let hold = machine.write("hold", "")?;
+    let script = format!(
+        "#!/bin/sh\nfor word; do [ \"$word\" != delete ] || while [ -e {} ]; do sleep 0.1; done; done\nexec {} \"$@\"\n",
+        hold.display(),
+        program("berth-oci").display(),
+    );
+    let runtime = machine.write_program("held", &script)?;
+    let text = format!("[handlers.held]\npath = \"{}\"\n", runtime.display());
+    Ok((hold, text))
+}
+
+#[test]
+fn a_delete_that_hangs_does_not_hold_who_stops_a_container() -> Result<()> {
+    let machine = Machine::new()?;
+    let (hold, text) = with_held_deletes(&machine)?;
+    run_on(machine, &text, async |mut world| {
+        world.pull().await?;
+        let pod = world.run_handled(world.sandbox("held"), "held").await?;
+        let id = world.run_container(&pod, "main", "exec sleep 1000").await?;
+        stop(&mut world, &id, 0).await?;
+        ensure!(world.status(&id).await?.exit_code == 137);
+        world.wait_for_log("a poststop hook may hang")?;
+        // Nothing of it is lost: whoever removes it waits until it is really gone.
+        fs::remove_file(&hold)?;
         world.remove_sandbox(&pod).await?;
         Ok(world)
     })

@@ -1,7 +1,5 @@
 //! RuntimeClass handlers: runc and crun make containers, the monitor stays ours.
 
-use std::os::unix::fs::PermissionsExt;
-
 use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
 use berth_tests::machine::Machine;
@@ -38,9 +36,7 @@ fn crun_of(machine: &Machine) -> Result<String> {
     let text = format!(
         "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec {crun} \"$@\"' crun \"$@\"\n"
     );
-    let path = machine.write("crun", &text)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(path.display().to_string())
+    Ok(machine.write_program("crun", &text)?.display().to_string())
 }
 
 /// Whether a peer says itself that it knows recursive read-only mounts; crun did

@@ -314,14 +314,24 @@ async fn connect(machine: &Machine, server: &mut Running) -> Result<Channel> {
     let deadline = Instant::now() + stretched(Duration::from_secs(20));
     loop {
         let endpoint = Endpoint::from_shared(address.clone())?.timeout(stretched(PATIENCE));
-        match endpoint.connect().await {
+        match answering(&endpoint).await {
             Ok(channel) => return Ok(channel),
             Err(_) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(error) => bail!("no server: {error}\n{}", server.text()),
+            Err(error) => bail!("no server: {error:#}\n{}", server.text()),
         }
     }
+}
+
+/// A connection that a server has answered on. One that is made is not enough: of a server that
+/// was killed while it began a program the child still has the socket, until its `execve`, and
+/// resets then what waits there.
+async fn answering(endpoint: &Endpoint) -> Result<Channel> {
+    let channel = endpoint.connect().await?;
+    let mut runtime = RuntimeServiceClient::new(channel.clone());
+    runtime.version(v1::VersionRequest::default()).await?;
+    Ok(channel)
 }
 
 pub fn image_spec() -> v1::ImageSpec {

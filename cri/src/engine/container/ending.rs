@@ -18,6 +18,9 @@ const SIGKILL: i32 = 9;
 /// How long the kernel may take to end a program that got `SIGKILL`. A program
 /// that waits for a dead network file system ends only when that answers.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long whoever stops a container waits for what is left of it to be taken away.
+/// A `poststop` hook may take any time, and the container has ended without it.
+const TIDY_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// The stop signal, then `SIGKILL` to all its processes after the grace.
@@ -143,15 +146,27 @@ async fn end_by_signals(
     ))
 }
 
-/// Waits until nothing of a container that has ended is left but the word of it.
+/// Waits until nothing of a container that has ended is left but the word of it, or until
+/// the patience is at its end: whoever removes the container waits for the rest.
 async fn settle(pod_dir: &Path, id: &str) -> Result<(), Error> {
     let request = Request::Settle { id: id.to_owned() };
-    match monitor_link::call(pod_dir, request).await {
+    let settled = monitor_link::call(pod_dir, request);
+    match tokio::time::timeout(TIDY_PATIENCE, settled).await {
+        Err(_) => {
+            tracing::warn!(
+                container = %id,
+                "it has ended, but its OCI runtime has not deleted it after {} seconds: a poststop hook may hang",
+                TIDY_PATIENCE.as_secs()
+            );
+            Ok(())
+        }
         // The pod is gone meanwhile; or its monitor is of an older berth, and whoever
         // removes the container takes away what is left of it.
-        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Invalid) => Ok(()),
-        Err(error) => Err(error),
-        Ok(_) => Ok(()),
+        Ok(Err(error)) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Invalid) => {
+            Ok(())
+        }
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) => Ok(()),
     }
 }
 
