@@ -198,7 +198,16 @@ impl Cluster {
 
     /// Kills a host's node process; its pods live on.
     pub fn kill(&self, index: usize) {
-        let pid = self.process(index).expect("the node's process runs");
+        let deadline = Instant::now() + stretched(Duration::from_secs(10));
+        let pid = loop {
+            if let Some(pid) = self.process(index) {
+                break pid;
+            }
+            let told = self.output(index, &["cluster", "status"]);
+            assert!(Instant::now() < deadline, "no process runs: {told:?}");
+            println!("no process is told of: {told:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid is not 0");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let deadline = Instant::now() + stretched(Duration::from_secs(10));

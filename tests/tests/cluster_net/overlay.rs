@@ -88,12 +88,12 @@ fn a_stranger_on_the_wire_puts_nothing_into_the_tunnel() {
     let to = SocketAddr::new(pod.v4, 9000);
     client.send_to(b"forged", to).unwrap();
     assert!(server.recv_from(&mut [0; 16]).is_err());
-    // It was the guard.
-    run(
-        cluster.fabric.host(1),
-        "nft flush chain inet berth-services guard",
-    )
-    .unwrap();
-    client.send_to(b"forged", to).unwrap();
-    assert!(server.recv_from(&mut [0; 16]).is_ok());
+    // It was the guard; who repairs it may be faster than the next packet.
+    let flush = "nft flush chain inet berth-services guard";
+    let arrives_without = || {
+        run(cluster.fabric.host(1), flush).unwrap();
+        client.send_to(b"forged", to).unwrap();
+        server.recv_from(&mut [0; 16]).is_ok()
+    };
+    assert!((0..5).any(|_| arrives_without()));
 }
