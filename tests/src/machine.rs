@@ -1,14 +1,12 @@
 //! A host with a registry that holds the examples' images, and `berth` on it.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::host::Host;
+use crate::host::{Host, write_program};
 use crate::image::examples;
 use crate::patience::stretched;
 use crate::registry::{Access, Registry};
@@ -162,18 +160,18 @@ impl Machine {
     /// It cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.host.work_dir().join(name);
-        fs::write(&path, text)?;
+        std::fs::write(&path, text)?;
         Ok(path)
     }
 
-    /// Writes a program, a script as a rule.
+    /// Writes a program there; its path.
     ///
     /// # Errors
     ///
     /// Those of the file system.
     pub fn write_program(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.write(name, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        let path = self.host.work_dir().join(name);
+        write_program(&path, text)?;
         Ok(path)
     }
 

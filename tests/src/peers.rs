@@ -2,10 +2,11 @@
 //! OCI runtime.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+use crate::host::write_program;
 
 /// CRI-O.
 pub mod crio;
@@ -104,8 +105,8 @@ impl Folder {
             .join(program.file_name().context("a program has a name")?);
         let text = EDITING.replace("%EDIT%", edit);
         fs::create_dir_all(&self.path)?;
-        fs::write(&path, text.replace("%PROGRAM%", &program.to_string_lossy()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        let text = text.replace("%PROGRAM%", &program.to_string_lossy());
+        write_program(&path, &text)?;
         Ok(path)
     }
 }

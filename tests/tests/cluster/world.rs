@@ -191,23 +191,17 @@ impl Cluster {
 
     /// The process that is a host's node; none if it does not run.
     pub fn process(&self, index: usize) -> Option<i32> {
-        let status = self.output(index, &["-o", "json", "cluster", "status"]);
-        let status: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
-        i32::try_from(status["process"].as_i64()?).ok()
+        process_in(&self.status(index))
+    }
+
+    fn status(&self, index: usize) -> Output {
+        self.output(index, &["-o", "json", "cluster", "status"])
     }
 
     /// Kills a host's node process; its pods live on.
     pub fn kill(&self, index: usize) {
-        let deadline = Instant::now() + stretched(Duration::from_secs(10));
-        let pid = loop {
-            if let Some(pid) = self.process(index) {
-                break pid;
-            }
-            let told = self.output(index, &["cluster", "status"]);
-            assert!(Instant::now() < deadline, "no process runs: {told:?}");
-            println!("no process is told of: {told:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        let status = self.status(index);
+        let pid = process_in(&status).unwrap_or_else(|| panic!("no process runs: {status:?}"));
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid is not 0");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let deadline = Instant::now() + stretched(Duration::from_secs(10));
@@ -379,6 +373,12 @@ pub fn join_words(said: &str) -> Option<Vec<String>> {
         .lines()
         .find(|line| line.trim().starts_with("berth cluster join "))?;
     Some(line.split_whitespace().skip(1).map(str::to_owned).collect())
+}
+
+/// The process that `berth cluster status` tells of.
+fn process_in(status: &Output) -> Option<i32> {
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
+    i32::try_from(status["process"].as_i64()?).ok()
 }
 
 /// A command's output as text.

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_cri::v1;
 use berth_tests::host::program;
 use berth_tests::machine::Machine;
-use berth_tests::patience::stretched;
 
-use crate::world::{World, options, run, run_on};
+use crate::world::{World, options, run, run_on, within};
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const SHARED: i32 = v1::NamespaceMode::Pod as i32;
 
 fn in_shared(world: &World, name: &str, script: &str) -> v1::ContainerConfig {
@@ -20,15 +20,6 @@ fn in_shared(world: &World, name: &str, script: &str) -> v1::ContainerConfig {
     let context = linux.security_context.get_or_insert_default();
     context.namespace_options.get_or_insert_default().pid = SHARED;
     config
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + stretched(Duration::from_secs(10));
-    while !holds().await? {
-        ensure!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 /// The group that counts a container's processes.
@@ -76,7 +67,7 @@ fn the_children_of_an_init_end_with_it_in_a_shared_process_namespace() -> Result
             after = world.exec(&watcher, &look).await?.0;
             Ok(!after.contains("sleep 3131"))
         };
-        until("its child is left", gone).await?;
+        within(PATIENCE, "its child is gone", gone).await?;
         ensure!(after.contains("sleep 1000"), "{after}");
         ensure!(world.status(&short).await?.exit_code == 0);
         world.remove_sandbox(&pod).await?;
@@ -94,7 +85,7 @@ fn a_container_that_has_ended_has_no_group_and_can_be_stopped_and_removed() -> R
         ensure!(group.exists(), "{}", group.display());
         ensure!(world.wait_exited(&id).await?.exit_code == 3);
         let gone = async || Ok(!group.exists());
-        until("its group is left", gone).await?;
+        within(PATIENCE, "its group is gone", gone).await?;
         stop(&mut world, &id, 0).await?;
         ensure!(world.status(&id).await?.exit_code == 3, "as it was");
         let stats = v1::ContainerStatsRequest {

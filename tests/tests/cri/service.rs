@@ -7,15 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use berth_cri::v1;
-use berth_cri::v1::runtime_service_client::RuntimeServiceClient;
 use berth_tests::machine::Machine;
 use berth_tests::patience::stretched;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tonic::transport::Endpoint;
 
-use crate::world::{run, socket};
+use crate::world::{answering, run, socket};
 
 /// How long a word of the server's may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,15 +86,7 @@ fn end(mut server: Child) -> Result<()> {
 }
 
 async fn version(path: &Path) -> Result<()> {
-    let address = format!("unix:{}", path.display());
-    let channel = Endpoint::from_shared(address)?
-        .timeout(stretched(Duration::from_secs(10)))
-        .connect()
-        .await?;
-    let mut runtime = RuntimeServiceClient::new(channel);
-    let answer = runtime.version(v1::VersionRequest::default()).await?;
-    ensure!(answer.into_inner().runtime_name == "berth");
-    Ok(())
+    answering(path, Duration::from_secs(10)).await.map(drop)
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! A machine with `berth cri` in it, a client, and requests.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -310,11 +310,9 @@ pub fn socket(machine: &Machine) -> PathBuf {
 }
 
 async fn connect(machine: &Machine, server: &mut Running) -> Result<Channel> {
-    let address = format!("unix:{}", socket(machine).display());
     let deadline = Instant::now() + stretched(Duration::from_secs(20));
     loop {
-        let endpoint = Endpoint::from_shared(address.clone())?.timeout(stretched(PATIENCE));
-        match answering(&endpoint).await {
+        match answering(&socket(machine), PATIENCE).await {
             Ok(channel) => return Ok(channel),
             Err(_) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -324,14 +322,30 @@ async fn connect(machine: &Machine, server: &mut Running) -> Result<Channel> {
     }
 }
 
-/// A connection that a server has answered on. One that is made is not enough: of a server that
-/// was killed while it began a program the child still has the socket, until its `execve`, and
-/// resets then what waits there.
-async fn answering(endpoint: &Endpoint) -> Result<Channel> {
-    let channel = endpoint.connect().await?;
+/// A connection that ours has answered on; the patience is a call's. One that is made is not
+/// enough: of a server that was killed while it began a program the child still has the socket,
+/// until its `execve`, and resets then what waits there.
+pub async fn answering(socket: &Path, patience: Duration) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))?;
+    let channel = endpoint.timeout(stretched(patience)).connect().await?;
     let mut runtime = RuntimeServiceClient::new(channel.clone());
-    runtime.version(v1::VersionRequest::default()).await?;
+    let answer = runtime.version(v1::VersionRequest::default()).await?;
+    ensure!(answer.into_inner().runtime_name == "berth");
     Ok(channel)
+}
+
+/// Asks until something holds.
+pub async fn within(
+    patience: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + stretched(patience);
+    while !holds().await? {
+        ensure!(Instant::now() < deadline, "{what}: not within the time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 pub fn image_spec() -> v1::ImageSpec {

@@ -3,18 +3,16 @@
 
 use std::fs;
 use std::future::Future;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use berth_tests::host::Host;
+use berth_tests::host::{Host, write_program};
 use berth_tests::machine::Machine;
-use berth_tests::patience::stretched;
 
-use crate::world::{CONFIGURATION, World};
+use crate::world::{CONFIGURATION, World, within};
 
 const MODULE: &str = "github.com/containernetworking/plugins/plugins";
 const PLUGINS: [&str; 5] = [
@@ -79,8 +77,7 @@ impl Node {
         fs::create_dir(&node.conf_dir)?;
         let script = include_str!("fault.sh");
         let program = node.folder.join("bin/fault");
-        fs::write(&program, script.replace("FOLDER", &node.text("")))?;
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        write_program(&program, &script.replace("FOLDER", &node.text("")))?;
         node.configure(&node.network("1.1.0"))?;
         let file = host.work_dir().join(CONFIGURATION);
         fs::write(file, "[cni]\ntimeout = \"4s\"\n")?;
@@ -196,13 +193,8 @@ impl Node {
 }
 
 /// Asks until the answer is yes.
-pub async fn until(what: &str, mut question: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + stretched(Duration::from_secs(20));
-    while !question().await? {
-        ensure!(Instant::now() < deadline, "{what}: not within the time");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
+pub async fn until(what: &str, question: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    within(Duration::from_secs(20), what, question).await
 }
 
 /// What a shell's script in the host prints.
