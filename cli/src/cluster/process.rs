@@ -9,7 +9,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -18,6 +19,8 @@ use crate::error::{Context, Error, Result};
 use crate::settings::Settings;
 use crate::workers::claim::{Claim, LiveWorker};
 
+/// How long a process that was started may take to become the node's.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The unit's name.
 pub const UNIT: &str = "berth-node.service";
 /// How much of the log an error tells.
@@ -50,6 +53,29 @@ pub enum Started {
 }
 
 impl Started {
+    /// Waits until it is the node's process; who asks then finds it.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or is not that far within half a minute.
+    pub fn until_live(mut self, places: &Places) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while live(places).is_none() {
+            if let Some(reason) = self.failure(places)? {
+                return Err(Error::new(format!("start the node's process: {reason}")));
+            }
+            if Instant::now() > deadline {
+                return Err(Error::new(format!(
+                    "start the node's process: after {} seconds it does not hold {}; it goes on trying",
+                    PATIENCE.as_secs(),
+                    places.lock.display()
+                )));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// Why it has ended already, if it has.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use crate::settings::Settings;
 /// `berth node`.
 #[derive(Debug, Clone, Args)]
 pub struct NodeArguments {
-    /// Start it in the background and return
+    /// Start it in the background and return when it is this node's process
     #[arg(short, long, conflicts_with = "own_session")]
     pub detach: bool,
     /// Leave the terminal's session: for those who start it in the background
@@ -65,7 +65,7 @@ pub fn run(settings: &Settings, arguments: &NodeArguments) -> Result<u8> {
                 process.pid()
             )));
         }
-        process::start(settings, &places)?;
+        process::start(settings, &places)?.until_live(&places)?;
         return Ok(0);
     }
     node::block_on(serve(settings, &places, file))

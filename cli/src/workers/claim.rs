@@ -6,16 +6,24 @@
 //! looked up again, and a file of another inode means another try.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Context, Error, Result};
+
+/// How often, and with which pauses, one looks again at what lasts for a moment only.
+const LOOKS: usize = 20;
+const MOMENT: Duration = Duration::from_millis(5);
+/// Every number of a process has room in it.
+const NUMBER_WIDTH: usize = 10;
 
 /// While this lives, the process that holds it is the pod's worker.
 #[derive(Debug)]
@@ -42,7 +50,7 @@ impl Claim {
     ///
     /// Another process holds it, or the file cannot be made.
     pub fn take(path: &Path) -> Result<Claim> {
-        let mut claim = match Claim::lock(path)? {
+        let claim = match Claim::lock(path)? {
             Ok(claim) => claim,
             Err(mut held) => {
                 let holder = read_pid(&mut held).map_or(String::new(), |pid| format!(" {pid}"));
@@ -52,12 +60,16 @@ impl Claim {
             }
         };
         claim
-            .file
-            .set_len(0)
-            .and_then(|()| claim.file.rewind())
-            .and_then(|()| writeln!(claim.file, "{}", std::process::id()))
+            .write_own_number()
             .context(format!("write {}", path.display()))?;
         Ok(claim)
+    }
+
+    /// In one call and over what a killed one left: cutting the file short first can wait for
+    /// the file system's journal, and who looks meanwhile would find a lock and no number.
+    fn write_own_number(&self) -> io::Result<()> {
+        let line = format!("{:<NUMBER_WIDTH$}\n", std::process::id());
+        self.file.write_all_at(line.as_bytes(), 0)
     }
 
     /// Takes the lock to clear up behind a worker that is gone, if it is.
@@ -130,19 +142,35 @@ fn is_named(file: &File, path: &Path) -> io::Result<bool> {
 #[derive(Debug)]
 pub struct LiveWorker {
     pid: Pid,
-    descriptor: rustix::fd::OwnedFd,
+    descriptor: OwnedFd,
     lock: File,
 }
 
 impl LiveWorker {
     /// The holder of the lock of that name.
     pub fn find(path: &Path) -> Option<LiveWorker> {
-        let mut lock = File::open(path).ok()?;
-        if is_free(&lock) {
-            return None;
+        for _ in 0..LOOKS {
+            let lock = File::open(path).ok()?;
+            if is_free(&lock) {
+                return None;
+            }
+            let worker = LiveWorker::that_holds(lock);
+            if worker.is_some() {
+                return worker;
+            }
+            // It has the lock, and its number is not written yet.
+            std::thread::sleep(MOMENT);
         }
+        None
+    }
+
+    fn that_holds(mut lock: File) -> Option<LiveWorker> {
         let pid = read_pid(&mut lock)?;
         let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Of one that was killed and that nobody has waited for: the next has not written yet.
+        if has_ended(&descriptor) {
+            return None;
+        }
         // Had it ended between the two, the pid could be another's; the lock
         // would then be free.
         (!is_free(&lock)).then_some(LiveWorker {
@@ -182,9 +210,9 @@ fn lock_patiently(lock: &File) -> rustix::io::Result<()> {
     let mut tries = 0;
     loop {
         match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if tries < 10 => {
+            Err(Errno::WOULDBLOCK) if tries < LOOKS => {
                 tries += 1;
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(MOMENT);
             }
             outcome => return outcome,
         }
@@ -207,7 +235,13 @@ fn read_pid(lock: &mut File) -> Option<Pid> {
     let mut text = String::new();
     lock.rewind().ok()?;
     lock.read_to_string(&mut text).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
+    Pid::from_raw(text.lines().next()?.trim().parse().ok()?)
+}
+
+/// Whether a process has ended, waited for or not: its descriptor is then readable (pidfd_open(2)).
+fn has_ended(descriptor: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]
@@ -235,6 +269,24 @@ mod tests {
             }
         });
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_worker_that_has_not_written_its_number_yet_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.lock");
+        // What a killed one left, and nobody has waited for it.
+        let mut killed = std::process::Command::new("true").spawn().unwrap();
+        fs::write(&path, format!("{}\n", killed.id())).unwrap();
+        let claim = Claim::lock(&path).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let found = scope.spawn(|| LiveWorker::find(&path).map(|worker| worker.pid()));
+            std::thread::sleep(2 * MOMENT);
+            claim.write_own_number().unwrap();
+            let own = std::process::id().cast_signed();
+            assert_eq!(found.join().unwrap(), Some(own));
+        });
+        killed.wait().unwrap();
     }
 
     #[test]

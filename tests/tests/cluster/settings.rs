@@ -147,5 +147,6 @@ fn what_the_file_sets_takes_effect_and_mistakes_are_named() {
     }
     std::fs::write(&file, &written).unwrap();
     cluster.restart(0);
+    cluster.expect_process(0);
     cluster.until_ready(0, "True", PATIENCE);
 }

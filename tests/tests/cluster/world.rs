@@ -194,14 +194,24 @@ impl Cluster {
         process_in(&self.status(index))
     }
 
+    /// The same, where it must run.
+    ///
+    /// # Panics
+    ///
+    /// It does not; the message holds what was told.
+    pub fn expect_process(&self, index: usize) -> i32 {
+        let status = self.status(index);
+        process_in(&status)
+            .unwrap_or_else(|| panic!("no process runs: {status:?}\n{}", self.log(index)))
+    }
+
     fn status(&self, index: usize) -> Output {
         self.output(index, &["-o", "json", "cluster", "status"])
     }
 
     /// Kills a host's node process; its pods live on.
     pub fn kill(&self, index: usize) {
-        let status = self.status(index);
-        let pid = process_in(&status).unwrap_or_else(|| panic!("no process runs: {status:?}"));
+        let pid = self.expect_process(index);
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid is not 0");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let deadline = Instant::now() + stretched(Duration::from_secs(10));
