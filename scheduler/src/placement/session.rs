@@ -43,6 +43,8 @@ const WAITING_NEWS: usize = 8192;
 const STRETCH: Duration = Duration::from_millis(5);
 /// How long bindings under way are waited for at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// The same before a session that begins anew; a store that takes longer has an end of its own.
+const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// Why a session ended.
 pub enum Ended {
@@ -117,8 +119,13 @@ impl Session {
                 self.size_when_new = self.snapshot.size();
             }
             if ready && self.snapshot.is_worn(self.size_when_new) {
-                self.finish_bindings().await;
-                return Ended::Worn;
+                // The next session reads what is bound: nothing may become so behind its back.
+                tokio::select! {
+                    _ = tokio::time::timeout(LAST_WORDS, self.hear_of_bindings()) => {
+                        return Ended::Worn;
+                    }
+                    () = shutdown.cancelled() => break,
+                }
             }
             if ready && self.decide_for_a_while() {
                 tokio::task::yield_now().await;
@@ -127,7 +134,7 @@ impl Session {
             self.publish_lengths();
             self.wait(shutdown, ready).await;
         }
-        self.finish_bindings().await;
+        let _ = tokio::time::timeout(FAREWELL, self.hear_of_bindings()).await;
         Ended::Stopped
     }
 
@@ -163,13 +170,11 @@ impl Session {
     }
 
     /// Waits for bindings under way, so that what they come to is told.
-    async fn finish_bindings(&mut self) {
-        let deadline = tokio::time::Instant::now() + FAREWELL;
-        while self.bindings > 0 {
-            match tokio::time::timeout_at(deadline, self.news.recv()).await {
-                Ok(Some(news)) => self.hear(news),
-                Ok(None) | Err(_) => return,
-            }
+    async fn hear_of_bindings(&mut self) {
+        while self.bindings > 0
+            && let Some(news) = self.news.recv().await
+        {
+            self.hear(news);
         }
     }
 

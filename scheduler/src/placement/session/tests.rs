@@ -43,10 +43,19 @@ struct Running {
 }
 
 impl Running {
-    /// Ends it at once, wherever it is.
-    async fn kill(self) {
+    /// Ends it at once, wherever it is. A server that is killed takes its store's thread along;
+    /// here that one lives, and writes what it was given already before anybody reads.
+    async fn kill(self, cluster: &Cluster) {
         self.task.abort();
         let _ = self.task.await;
+        let mut before = None;
+        loop {
+            let now = bound(&cluster.list().await);
+            if before.replace(now) == Some(now) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Ends it in order.
@@ -267,7 +276,7 @@ async fn a_loop_that_is_killed_is_taken_up_where_it_was() {
         cluster
             .until("some pods have a node", |pods| bound(pods) >= enough)
             .await;
-        placement.kill().await;
+        placement.kill(&cluster).await;
     }
     let placement = cluster.start();
     let pods = cluster
