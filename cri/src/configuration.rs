@@ -207,6 +207,9 @@ pub struct Traces {
     /// The collector; none is off.
     #[serde(deserialize_with = "none_if_empty")]
     pub endpoint: Option<String>,
+    /// Authorities that vouch for it, in PEM; none is the machine's.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub ca: Option<PathBuf>,
     /// From 0 to 1.
     pub sampling: f64,
 }

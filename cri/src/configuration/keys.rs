@@ -281,6 +281,12 @@ pub const SECTIONS: &[Section] = &[
                 "an OTLP collector over gRPC, such as http://127.0.0.1:4317; \"\" is off",
             ),
             key(
+                "ca",
+                Kind::PathOrNone,
+                "\"\"",
+                "PEM file of the authorities that vouch for a collector at https://; \"\" is the machine's own",
+            ),
+            key(
                 "sampling",
                 Kind::Share,
                 "1.0",

@@ -106,7 +106,7 @@ impl Kind {
             Kind::Program => "the absolute path of a program".to_owned(),
             Kind::Address => "ADDRESS:PORT, such as \"127.0.0.1:0\"".to_owned(),
             Kind::AddressOrNone => "ADDRESS:PORT, such as \"127.0.0.1:9478\", or \"\"".to_owned(),
-            Kind::UrlOrNone => "http://HOST:PORT, or \"\"".to_owned(),
+            Kind::UrlOrNone => "http://HOST:PORT, https://HOST:PORT, or \"\"".to_owned(),
             Kind::Mode => "a mode in octal digits and quotes, such as \"0660\"".to_owned(),
             Kind::Duration => {
                 "a time with its unit, such as \"500ms\", \"30s\" or \"4h\", of 1ms at least"
@@ -144,7 +144,8 @@ pub(super) fn read_duration(text: &str) -> Option<Duration> {
 }
 
 fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("http://");
+    let schemes = ["http://", "https://"];
+    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
     rest.is_some_and(|rest| !rest.is_empty() && rest.parse::<http::uri::Authority>().is_ok())
 }
 

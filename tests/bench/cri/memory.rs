@@ -34,11 +34,12 @@ pub async fn of_idle_pods(section: &mut Section, nodes: &[Node]) -> Result<()> {
             let pod = node.run_pod(&name).await?;
             let id = node.create(&pod, &name, "main").await?;
             node.start_container(&id).await?;
-            pods.push(pod);
+            pods.push((pod, id));
         }
         tokio::time::sleep(SETTLE).await;
         found.push(Taken::by(node.host(), count)?);
-        for pod in pods {
+        for (pod, id) in pods {
+            node.kill_container(&id).await?;
             node.remove_pod(&pod).await?;
         }
     }

@@ -18,9 +18,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-use crate::world::{World, run_configured, run_on};
+use crate::world::{World, run_configured, run_on, socket};
 
 /// Numbers by name and labels, as they stand in the text.
 type Samples = BTreeMap<String, f64>;
@@ -179,28 +180,95 @@ impl TraceService for Collector {
     }
 }
 
+/// Collectors that serve on loopback while the value lives.
+struct Collectors(tokio::runtime::Runtime);
+
+impl Collectors {
+    fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        Ok(Self(runtime))
+    }
+
+    /// Starts one inside of a machine.
+    fn start(&self, machine: &Machine, mut server: Server) -> Result<(SocketAddr, Collector)> {
+        let listener = in_network_of(machine.host().pid(), || {
+            Ok(TcpListener::bind("127.0.0.1:0")?)
+        })?;
+        let address = listener.local_addr()?;
+        let collector = Collector::default();
+        let kept = collector.clone();
+        self.0.spawn(async move {
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            server
+                .add_service(TraceServiceServer::new(collector))
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .unwrap();
+        });
+        Ok((address, kept))
+    }
+}
+
+#[test]
+fn a_collector_behind_tls_gets_spans_only_from_who_trusts_it() -> Result<()> {
+    let collectors = Collectors::new()?;
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
+    let (pem, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
+    let tls = || ServerTlsConfig::new().identity(Identity::from_pem(&pem, &key));
+    for trusts in [true, false] {
+        let machine = Machine::new()?;
+        let server = Server::builder().tls_config(tls())?;
+        let (address, kept) = collectors.start(&machine, server)?;
+        let authority = machine.write("authority.pem", &pem)?;
+        let mut text = format!("[traces]\nendpoint = \"https://{address}\"\n");
+        if trusts {
+            text.push_str(&format!("ca = \"{}\"\n", authority.display()));
+        }
+        run_on(machine, &text, async |mut world| {
+            let pod = world.run_sandbox(world.sandbox("web")).await?;
+            world.remove_sandbox(&pod).await?;
+            Ok(world)
+        })?;
+        let spans = kept.spans.lock().unwrap();
+        ensure!(spans.is_empty() != trusts, "trusts: {trusts}, {spans:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_authority_that_cannot_be_one_is_named_and_nothing_is_served() -> Result<()> {
+    let machine = Machine::new()?;
+    let none = machine.write("none.pem", "no certificate\n")?;
+    let missing = none.with_file_name("missing.pem");
+    for (scheme, ca, expected) in [
+        ("https", &none, "expected certificates in PEM"),
+        ("https", &missing, "No such file"),
+        ("http", &none, "proves nothing of itself"),
+    ] {
+        let text = format!(
+            "[traces]\nendpoint = \"{scheme}://127.0.0.1:4317\"\nca = \"{}\"\n",
+            ca.display()
+        );
+        let file = machine.write("refused.toml", &text)?;
+        let said = machine.berth_fails(1, &["cri", "--config", &file.to_string_lossy()])?;
+        ensure!(
+            said.contains("traces.ca") && said.contains(expected),
+            "{said}"
+        );
+        ensure!(!socket(&machine).exists());
+    }
+    Ok(())
+}
+
 #[test]
 fn spans_stand_below_the_callers_own() -> Result<()> {
     let machine = Machine::new()?;
-    let listener = in_network_of(machine.host().pid(), || {
-        Ok(TcpListener::bind("127.0.0.1:0")?)
-    })?;
-    let address = listener.local_addr()?;
-    let collector = Collector::default();
-    let kept = collector.clone();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    runtime.spawn(async move {
-        listener.set_nonblocking(true).unwrap();
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(collector))
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await
-            .unwrap();
-    });
+    let collectors = Collectors::new()?;
+    let (address, kept) = collectors.start(&machine, Server::builder())?;
     let text = format!("[traces]\nendpoint = \"http://{address}\"\n");
     run_on(machine, &text, async |mut world| {
         let mut request = Request::new(v1::VersionRequest::default());

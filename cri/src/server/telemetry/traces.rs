@@ -7,17 +7,21 @@
 //! Spans are made by `tracing` under the target [`TARGET`]; without a collector
 //! nobody is interested in it, and making one costs a comparison.
 
+use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tonic::Code;
+use tonic::transport::{Certificate, ClientTlsConfig};
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -45,20 +49,21 @@ pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 ///
 /// # Errors
 ///
-/// `Invalid` when the collector's address cannot be one. A collector that does
-/// not answer is tried again with every batch.
+/// `Invalid` when the collector's address cannot be one, or who vouches for it cannot be
+/// read. A collector that does not answer, or is not who it should be, is tried again
+/// with every batch.
 pub fn start(traces: &Traces) -> Result<Option<(Sender, SpanLayer)>, Error> {
     let Some(endpoint) = &traces.endpoint else {
         return Ok(None);
     };
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .build()
-        .map_err(|error| {
-            let text = format!("traces.endpoint: {endpoint}");
-            Error::caused(ErrorKind::Invalid, text, error)
-        })?;
+    let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+    if let Some(tls) = tls_of(endpoint, traces.ca.as_deref())? {
+        exporter = exporter.with_tls_config(tls);
+    }
+    let exporter = exporter.build().map_err(|error| {
+        let text = format!("traces.endpoint: {endpoint}");
+        Error::caused(ErrorKind::Invalid, text, error)
+    })?;
     let resource = Resource::builder()
         .with_service_name("berth-cri")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
@@ -85,6 +90,32 @@ impl Sender {
             tracing::warn!("the last spans were not sent: {error}");
         }
     }
+}
+
+/// How a collector proves who it is; one at `http://` does not.
+fn tls_of(endpoint: &str, ca: Option<&Path>) -> Result<Option<ClientTlsConfig>, Error> {
+    let is_tls = endpoint.starts_with("https://");
+    let Some(path) = ca else {
+        return Ok(is_tls.then(|| ClientTlsConfig::new().with_native_roots()));
+    };
+    if !is_tls {
+        return Err(Error::invalid(format!(
+            "traces.ca: expected nothing, for {endpoint} proves nothing of itself (https:// does)"
+        )));
+    }
+    let pem = std::fs::read(path).map_err(|error| {
+        let text = format!("traces.ca: read {}", path.display());
+        Error::caused(ErrorKind::Invalid, text, error)
+    })?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    if certificates.is_ok_and(|found| !found.is_empty()) {
+        let authority = Certificate::from_pem(pem);
+        return Ok(Some(ClientTlsConfig::new().ca_certificate(authority)));
+    }
+    Err(Error::invalid(format!(
+        "traces.ca: expected certificates in PEM, found none in {}",
+        path.display()
+    )))
 }
 
 /// The span of one call, below its caller's.
