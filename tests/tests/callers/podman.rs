@@ -649,7 +649,12 @@ fn pods_share_namespaces() {
         let manifest = world.write("web.yaml", MANIFEST);
         let manifest = manifest.to_str().unwrap();
         podman.text(&["play", "kube", "--network=none", manifest])?;
-        eventually(|| podman.same(&["logs", "web-one"], "begun"))?;
+        eventually(|| podman.same(&["logs", "web-one"], "begun")).map_err(|error| {
+            // Whether the file was empty, or its text got lost on the way.
+            let file = podman.text(&["exec", "web-one", "cat", "/shared/file"]);
+            let state = podman.text(&["ps", "--all", "--no-trunc"]);
+            error.context(format!("the file: {file:?}; {state:?}"))
+        })?;
         podman.same(&["exec", "web-one", "id", "-u"], "33")?;
         podman.same(&["exec", "web-two", "hostname"], "web")?;
         // podman's own clean-up of each container runs beside this and may still hold
