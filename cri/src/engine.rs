@@ -22,6 +22,7 @@ use berth_netd::netd::Netd;
 use tracing::Instrument as _;
 
 use self::config::EngineConfig;
+use self::container::under_way::UnderWay;
 use self::error::{Error, ErrorKind};
 use self::monitor_link::blocking;
 use self::paths::Paths;
@@ -105,6 +106,7 @@ struct Parts {
     runtimes: RwLock<Runtimes>,
     cni: Cni,
     host: HostFacts,
+    under_way: UnderWay,
 }
 
 /// What spans of the engine's steps are made under; nobody listens unless traces
@@ -164,6 +166,7 @@ impl Engine {
                 netd: RwLock::new(netd),
                 cni,
                 host,
+                under_way: UnderWay::default(),
             }),
         })
     }
@@ -223,6 +226,11 @@ impl Engine {
     /// What the engine was opened with.
     pub fn config(&self) -> &EngineConfig {
         &self.parts.config
+    }
+
+    /// Containers whose OCI runtime is still at work.
+    fn under_way(&self) -> &UnderWay {
+        &self.parts.under_way
     }
 
     fn host(&self) -> &HostFacts {

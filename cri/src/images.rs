@@ -48,6 +48,8 @@ pub(crate) mod fetch;
 pub mod id_map;
 /// Which names mean which image.
 pub(crate) mod index;
+/// What was read before and is the same.
+mod known;
 /// A layer on its way into the store.
 pub(crate) mod layers;
 /// Manifests and indices.
@@ -104,7 +106,7 @@ pub struct Image {
     /// Chain ids, lowest first.
     pub layers: Vec<String>,
     /// What to run, as whom, with which environment.
-    pub config: ImageConfiguration,
+    pub config: Arc<ImageConfiguration>,
     /// When it was built, if it says so.
     pub created: Option<jiff::Timestamp>,
     /// When it came into this store.
@@ -342,7 +344,7 @@ impl ImageStore {
     ///
     /// [`error::ErrorKind::InvalidInput`]: it is no name, or means several.
     pub fn find(&self, name: &str) -> Result<Option<Image>, Error> {
-        let index = self.store.read_index()?;
+        let index = self.store.known_index()?;
         let found = index.find(name)?;
         found.map(|record| image(&self.store, record)).transpose()
     }
@@ -353,7 +355,7 @@ impl ImageStore {
     ///
     /// The index or a configuration cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let index = self.store.read_index()?;
+        let index = self.store.known_index()?;
         let images = index.images.iter();
         images.map(|record| image(&self.store, record)).collect()
     }
@@ -488,7 +490,7 @@ impl ImageStore {
 }
 
 fn image(store: &Store, record: &Record) -> Result<Image, Error> {
-    let config = pull::parse_config(&store.read_blob(&record.id)?)?;
+    let config = store.known_configuration(&record.id)?;
     Ok(Image {
         id: record.id.to_string(),
         references: record.references.clone(),

@@ -17,6 +17,8 @@ pub mod admin_v1 {
 pub mod configuration;
 /// The engine: sandboxes and containers of one machine.
 pub mod engine;
+/// Whether a file is the one that was read before.
+mod file_identity;
 /// Images: pulled, unpacked, mounted.
 pub mod images;
 /// The CRI v1 server: the engine, behind gRPC on a Unix socket.

@@ -32,3 +32,7 @@ mod refusal;
 /// What a request may ask for, seen from within.
 #[path = "engine/options.rs"]
 mod options;
+
+/// Containers that are told of before they are made.
+#[path = "engine/under_way.rs"]
+mod under_way;

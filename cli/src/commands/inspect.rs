@@ -181,7 +181,7 @@ fn image_value(store: &ImageStore, name: &str) -> Result<Option<Value>> {
         "layers": image.layers,
         "created": image.created.map(|created| created.to_string()),
         "storedAt": image.stored_at.to_string(),
-        "config": serde_json::to_value(&image.config).context("write the configuration")?,
+        "config": serde_json::to_value(&*image.config).context("write the configuration")?,
     })))
 }
 

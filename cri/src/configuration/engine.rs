@@ -7,7 +7,7 @@ use berth_netd::network::{Masquerade, NetworkConfig};
 
 use super::{CgroupDriver, Configuration, Handler};
 use crate::engine::cgroups;
-use crate::engine::config::EngineConfig;
+use crate::engine::config::{EngineConfig, MadeMeans};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::runtimes::{OciRuntime, Runtimes};
 use crate::engine::spec::defaults::ContainerDefaults;
@@ -32,6 +32,7 @@ impl Configuration {
         config.runtimes = self.runtimes();
         config.cgroup_driver = self.cgroup_driver();
         config.defaults = self.container_defaults()?;
+        config.made = MadeMeans::Begun;
         Ok(())
     }
 

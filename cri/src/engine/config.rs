@@ -44,6 +44,20 @@ pub struct EngineConfig {
     pub layers_at_once: Option<usize>,
     /// What a container gets that states nothing.
     pub defaults: ContainerDefaults,
+    /// When whoever makes a container is answered.
+    pub made: MadeMeans,
+}
+
+/// What the answer to the making of a container says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MadeMeans {
+    /// The OCI runtime has made it: what fails before its start is told at its making.
+    #[default]
+    Created,
+    /// It is planned, its root is mounted, and the OCI runtime is at work: what fails from
+    /// here on is told at its start, and by its status. A kubelet has something else to do
+    /// meanwhile, and knows this from containerd.
+    Begun,
 }
 
 impl EngineConfig {
@@ -73,6 +87,7 @@ impl EngineConfig {
             cgroup_driver: Driver::Cgroupfs,
             layers_at_once: None,
             defaults: ContainerDefaults::default(),
+            made: MadeMeans::default(),
         })
     }
 
@@ -161,6 +176,7 @@ pub(crate) mod tests {
             cgroup_driver: Driver::Cgroupfs,
             layers_at_once: None,
             defaults: ContainerDefaults::default(),
+            made: MadeMeans::default(),
         }
     }
 

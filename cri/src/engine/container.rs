@@ -18,6 +18,8 @@ mod ending;
 mod image_volumes;
 /// From a request to a container that can be started.
 pub(super) mod making;
+/// What the OCI runtime still makes.
+pub(super) mod under_way;
 
 impl Engine {
     /// Starts a container that was made.
@@ -28,6 +30,7 @@ impl Engine {
     /// OCI runtime's words, which the container's status tells from then on.
     pub async fn start(&self, wanted: &str) -> Result<(), Error> {
         let record = self.container(wanted)?;
+        self.under_way().outcome(&record.id).await?;
         self.to_the_end(move |engine| async move {
             let pod_dir = engine.paths().pod(&record.pod_id);
             let request = Request::Start {
@@ -43,6 +46,17 @@ impl Engine {
             }
         })
         .await
+    }
+
+    /// Waits until the OCI runtime has made a container, or has failed to; whoever calls it
+    /// by itself finds the container there then.
+    pub(super) async fn settle(&self, record: &ContainerRecord) -> Result<(), Error> {
+        self.under_way().outcome(&record.id).await?;
+        let id = record.id.clone();
+        let pod_dir = self.paths().pod(&record.pod_id);
+        // This process may have been started while another's making was under way.
+        monitor_link::call(&pod_dir, Request::Settle { id }).await?;
+        Ok(())
     }
 
     async fn keep_start_failure(
@@ -122,6 +136,9 @@ impl Engine {
                     view.record.id
                 ),
             ));
+        }
+        if view.state == v1::ContainerState::ContainerCreated {
+            self.settle(&view.record).await?;
         }
         let record = view.record;
         self.to_the_end(move |engine| async move {

@@ -174,6 +174,10 @@ async fn listen(
 
 /// What has happened to a container by now.
 fn past(record: &ContainerRecord) -> Vec<Event> {
+    if record.pid == 0 && record.exit.is_none() {
+        // Its making is under way, and is told of when it has succeeded.
+        return Vec::new();
+    }
     let (id, at) = (record.id.clone(), record.created_at);
     let mut events = vec![Event::Created { id, at }];
     if record.started_at > 0 {
@@ -261,6 +265,11 @@ mod tests {
         let names =
             |record: &ContainerRecord| past(record).iter().map(|e| name(e).0).collect::<Vec<_>>();
         assert_eq!(names(&record(0)), ["created"]);
+        let being_made = ContainerRecord {
+            pid: 0,
+            ..record(0)
+        };
+        assert!(names(&being_made).is_empty());
         assert_eq!(names(&record(2)), ["created", "started"]);
     }
 

@@ -93,6 +93,40 @@ pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
     call_within(None, pod_dir, request).await
 }
 
+/// A call that was sent, and whose answer nobody has taken yet. The monitor carries it
+/// out even if nobody ever does.
+#[derive(Debug)]
+pub struct Sent {
+    client: client::Client,
+}
+
+/// Asks a monitor and does not wait for its answer.
+///
+/// # Errors
+///
+/// `Unavailable` when there is no monitor.
+pub async fn send(pod_dir: &Path, request: Request) -> Result<Sent, Error> {
+    let pod_dir = pod_dir.to_path_buf();
+    blocking(move || {
+        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
+        client.send(&request).map_err(unavailable)?;
+        Ok(Sent { client })
+    })
+    .await
+}
+
+impl Sent {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`].
+    pub async fn answer(mut self) -> Result<Reply, Error> {
+        let reply = blocking(move || self.client.receive().map_err(unavailable)).await?;
+        refuse_failure(reply)
+    }
+}
+
 async fn call_within(
     limit: Option<Duration>,
     pod_dir: &Path,

@@ -142,7 +142,14 @@ impl CriService for Engine {
         &self,
         request: v1::ContainerStatusRequest,
     ) -> Result<v1::ContainerStatusResponse, Status> {
-        let view = self.view(&request.container_id).await?;
+        let mut view = self.view(&request.container_id).await?;
+        let is_being_made = view.state == v1::ContainerState::ContainerCreated && view.pid == 0;
+        if request.verbose && is_being_made {
+            // Whoever asks for everything asks for the process too; why it was not made, the
+            // second look tells.
+            let _ = self.settle(&view.record).await;
+            view = self.view(&request.container_id).await?;
+        }
         Ok(v1::ContainerStatusResponse {
             info: match request.verbose {
                 true => self.verbose_container(&view)?,
@@ -239,14 +246,14 @@ impl CriService for Engine {
         &self,
         request: v1::ListImagesRequest,
     ) -> Result<v1::ListImagesResponse, Status> {
-        Ok(image_calls::list(self, request).await?)
+        Ok(image_calls::list(self, request)?)
     }
 
     async fn image_status(
         &self,
         request: v1::ImageStatusRequest,
     ) -> Result<v1::ImageStatusResponse, Status> {
-        Ok(image_calls::status(self, request).await?)
+        Ok(image_calls::status(self, request)?)
     }
 
     async fn pull_image(

@@ -4,8 +4,9 @@
 //! monitor knows it ───────────────▶ created, running, exited: its word
 //! exit file or record of the exit ▶ exited
 //! start failed ───────────────────▶ exited, the program never ran
-//! none of these, pod not stopped ─▶ unknown: it may run without a monitor
 //! none of these, pod stopped ─────▶ exited, nobody saw how
+//! none of these, monitor answers ─▶ exited, it was never made whole
+//! none of these ──────────────────▶ unknown: it may run without a monitor
 //! ```
 
 use std::collections::HashMap;
@@ -50,6 +51,8 @@ pub struct ContainerView {
 struct Seen {
     live: Option<Live>,
     exit: Option<ExitRecord>,
+    /// The pod has a monitor that tells what it knows.
+    monitor_answers: bool,
 }
 
 /// Puts together what was seen. Pure.
@@ -92,12 +95,28 @@ fn judge(record: Arc<ContainerRecord>, pod: PodPhase, seen: &Seen) -> ContainerV
         view.reason = "Unknown";
         if pod == PodPhase::Stopped {
             view.message = "the pod's monitor was gone before it could tell how this ended".into();
+        } else if seen.monitor_answers {
+            view.message = "the pod's monitor has no such container: its making was broken off, \
+                            or its removal"
+                .into();
         } else {
             view.state = ContainerState::ContainerUnknown;
             view.message = "the pod's monitor does not answer".into();
         }
     }
     view
+}
+
+/// What a monitor tells of a container that the OCI runtime makes.
+fn being_made(record: &ContainerRecord) -> Live {
+    Live {
+        id: record.id.clone(),
+        pid: 0,
+        state: LiveState::Created,
+        created_at: record.created_at,
+        started_at: 0,
+        exit: None,
+    }
 }
 
 fn reason_of(exit: &ExitRecord) -> &'static str {
@@ -152,15 +171,22 @@ impl Engine {
             return Ok(Vec::new());
         }
         let pod_dir = self.paths().pod(&pod.id);
-        let live = monitor_link::status(&pod_dir).await?.unwrap_or_default();
+        let live = monitor_link::status(&pod_dir).await?;
+        let monitor_answers = live.is_some();
         let mut live: HashMap<String, Live> = live
+            .unwrap_or_default()
             .into_iter()
             .map(|live| (live.id.clone(), live))
             .collect();
         records
             .into_iter()
             .map(|record| {
-                let live = live.remove(&record.id);
+                let live = live.remove(&record.id).or_else(|| {
+                    let is_being_made = self.under_way().holds(&record.id);
+                    // Its monitor has not told yet, or why it came to nothing is about to be
+                    // written.
+                    is_being_made.then(|| being_made(&record))
+                });
                 let seen = Seen {
                     // A monitor that answers knows every exit that it wrote down.
                     exit: match &live {
@@ -168,6 +194,7 @@ impl Engine {
                         None => monitor_link::read_exit(&pod_dir, &record.id)?,
                     },
                     live,
+                    monitor_answers,
                 };
                 Ok(judge(record, pod.phase, &seen))
             })
@@ -228,7 +255,7 @@ mod tests {
         ] {
             let seen = Seen {
                 live: Some(live(live_state)),
-                exit: None,
+                ..Seen::default()
             };
             assert_eq!(state(&seen, PodPhase::Ready), (expected, 0, ""));
         }
@@ -237,8 +264,8 @@ mod tests {
     #[test]
     fn an_exit_counts_whoever_saw_it() {
         let on_disk = Seen {
-            live: None,
             exit: Some(exit(0, false)),
+            ..Seen::default()
         };
         assert_eq!(
             state(&on_disk, PodPhase::Stopped),
@@ -248,7 +275,7 @@ mod tests {
         told.exit = Some(exit(137, true));
         let told = Seen {
             live: Some(told),
-            exit: None,
+            ..Seen::default()
         };
         assert_eq!(
             state(&told, PodPhase::Ready),
@@ -281,6 +308,14 @@ mod tests {
         assert_eq!(
             state(&nothing, PodPhase::Ready),
             (ContainerState::ContainerUnknown, 255, "Unknown")
+        );
+        let unknown_to_its_monitor = Seen {
+            monitor_answers: true,
+            ..Seen::default()
+        };
+        assert_eq!(
+            state(&unknown_to_its_monitor, PodPhase::Ready),
+            (ContainerState::ContainerExited, 255, "Unknown")
         );
         assert_eq!(
             state(&nothing, PodPhase::Stopped),

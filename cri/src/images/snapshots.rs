@@ -16,6 +16,11 @@
 //! A pod with a user namespace gets its layers with the owners moved
 //! (`id_map.rs`).
 //!
+//! The overlay is mounted `volatile` (Linux 5.10): what a container writes is given up
+//! with the container, at the latest after a loss of power, so nothing in it is worth
+//! bringing to the disk. Without the word each `umount(2)` brings the whole file system
+//! of the snapshots to the disk first, and with it the image that is pulled beside it.
+//!
 //! The record `snapshot.json` stands before the mount does: a layer that a
 //! record names is not deleted, whatever happens to the image's name.
 
@@ -30,7 +35,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
 };
 
 use crate::images::Usage;
@@ -39,6 +44,9 @@ use crate::images::disk;
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::id_map::IdMap;
 use crate::images::store::{SnapshotRecord, Store, read_json, remove_tree};
+
+/// The overlay's word for "nothing of this has to reach the disk".
+const VOLATILE: &str = "volatile";
 
 /// The directories of one snapshot.
 #[derive(Debug)]
@@ -178,6 +186,7 @@ fn ensure_snapshot(
     ids: Option<&IdMap>,
 ) -> Result<SnapshotRecord, Error> {
     if snapshot.record().exists() {
+        forget_volatile(snapshot)?;
         return read_json(&snapshot.record());
     }
     // Under the lock, so that a removal of the image sees either no snapshot
@@ -209,6 +218,13 @@ fn ensure_snapshot(
         return Err(error);
     }
     Ok(record)
+}
+
+/// Lets a snapshot be mounted again: the kernel refuses a work directory that was
+/// mounted `volatile`, since after a loss of power the upper one may hold half of what was
+/// written. Only a maker that was killed since the boot comes back to a snapshot.
+fn forget_volatile(snapshot: &Snapshot) -> Result<(), Error> {
+    remove_tree(&snapshot.work().join("work/incompat"))
 }
 
 fn create_directories(
@@ -312,6 +328,11 @@ fn open_overlay() -> Result<OwnedFd, Errno> {
 fn attach_overlay(overlay: &OwnedFd, snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
     fsconfig_set_string(overlay, "upperdir", snapshot.upper())?;
     fsconfig_set_string(overlay, "workdir", snapshot.work())?;
+    match fsconfig_set_flag(overlay, VOLATILE) {
+        // The kernel does not know the word (before 5.10).
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
     fsconfig_create(overlay)?;
     let mount = rustix::mount::fsmount(
         overlay,
@@ -345,12 +366,13 @@ fn mount_by_string(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Res
         name(&upper),
         name(&work)
     );
-    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::empty(),
-        options.as_c_str(),
-    )
+    let mount = |options: String| {
+        let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+        let flags = MountFlags::empty();
+        rustix::mount::mount("overlay", target, "overlay", flags, options.as_c_str())
+    };
+    match mount(format!("{options},{VOLATILE}")) {
+        Err(Errno::INVAL) => mount(options),
+        mounted => mounted,
+    }
 }

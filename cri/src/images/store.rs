@@ -16,15 +16,18 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_runtime::whole_file::UNFINISHED;
+use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 use crate::images::digest::Digest;
 use crate::images::disk;
 use crate::images::error::{Context, Error, ErrorKind};
 use crate::images::index::{Index, Record};
-use crate::images::{Usage, snapshots};
+use crate::images::known::Known;
+use crate::images::{Usage, pull, snapshots};
 
 /// The directories of a store.
 #[derive(Debug, Clone)]
@@ -33,6 +36,7 @@ pub(crate) struct Store {
     images: PathBuf,
     /// `DATA/snapshots`.
     snapshots: PathBuf,
+    known: Arc<Known>,
 }
 
 /// `layer.json`: what a layer's directory was made from.
@@ -100,6 +104,7 @@ impl Store {
         let store = Store {
             images: data_dir.join("images"),
             snapshots: data_dir.join("snapshots"),
+            known: Arc::default(),
         };
         for folder in ["blobs/sha256", "layers", "ingest", "leases", "trash"] {
             disk::ensure_private_directory(&store.images.join(folder))?;
@@ -214,6 +219,20 @@ impl Store {
             Ok(false) => Ok(Index::default()),
             _ => read_json(&path),
         }
+    }
+
+    /// The index as it is now, for those who only look.
+    pub(crate) fn known_index(&self) -> Result<Arc<Index>, Error> {
+        self.known.index(&self.index_file(), || self.read_index())
+    }
+
+    /// An image's configuration, for those who only look.
+    pub(crate) fn known_configuration(
+        &self,
+        id: &Digest,
+    ) -> Result<Arc<ImageConfiguration>, Error> {
+        let read = || pull::parse_config(&self.read_blob(id)?);
+        self.known.configuration(id, &self.blob(id), read)
     }
 
     /// The index and the right to change it. Waits for others, briefly.

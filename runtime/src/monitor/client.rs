@@ -83,11 +83,30 @@ impl Client {
     ///
     /// When there is no answer. A call that failed is answered.
     pub fn call(&mut self, request: &Request) -> Result<Reply, ClientError> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Asks, and leaves the answer to [`Self::receive`]. From here on the monitor carries
+    /// the call out, whoever hangs up.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Broken`].
+    pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(request)
             .map_err(io::Error::from)
             .map_err(ClientError::Broken)?;
         line.push(b'\n');
-        self.stream.write_all(&line).map_err(ClientError::Broken)?;
+        self.stream.write_all(&line).map_err(ClientError::Broken)
+    }
+
+    /// Waits for the answer to what was sent.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer. A call that failed is answered.
+    pub fn receive(&mut self) -> Result<Reply, ClientError> {
         let line = self.read_line().map_err(ClientError::Broken)?;
         serde_json::from_slice(&line).map_err(|source| ClientError::Nonsense {
             line: String::from_utf8_lossy(&line).into_owned(),

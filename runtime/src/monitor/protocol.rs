@@ -103,7 +103,8 @@ pub enum Request {
         /// The container.
         id: String,
     },
-    /// Answered with [`Reply::Containers`], one or all of them.
+    /// Answered with [`Reply::Containers`], one or all of them. One whose `create` is
+    /// under way is among them as created, without an init: it may yet come to nothing.
     Status {
         /// One container, or all.
         id: Option<String>,
@@ -211,7 +212,7 @@ pub enum FailureKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerState {
-    /// Made, not started.
+    /// Made or being made, not started.
     Created,
     /// Its program runs.
     Running,
@@ -224,7 +225,7 @@ pub enum ContainerState {
 pub struct ContainerRecord {
     /// The container.
     pub id: String,
-    /// Its init, as the host sees it; 0 once it has ended.
+    /// Its init, as the host sees it; 0 once it has ended, and before it is made.
     pub pid: i32,
     /// Where it is in its life.
     pub state: ContainerState,

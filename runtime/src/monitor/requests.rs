@@ -241,18 +241,8 @@ impl Server {
 
     fn status(&mut self, id: Option<&str>) -> Result<Outcome, Refusal> {
         let containers = match id {
-            Some(id) if self.container(id).is_some_and(|found| !found.is_made()) => {
-                let message = format!("{id} is still being created");
-                return Err((FailureKind::NotFound, message));
-            }
             Some(id) => vec![self.known(id)?.record()],
-            // One that is still being made may yet come to nothing.
-            None => self
-                .containers
-                .iter()
-                .filter(|container| container.is_made())
-                .map(Container::record)
-                .collect(),
+            None => self.containers.iter().map(Container::record).collect(),
         };
         Ok(Outcome::Answer(Reply::Containers { containers }))
     }

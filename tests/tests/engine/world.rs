@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use berth_cri::engine::Engine;
 use berth_cri::engine::cgroups::Driver;
-use berth_cri::engine::config::EngineConfig;
+use berth_cri::engine::config::{EngineConfig, MadeMeans};
 use berth_cri::engine::runtimes::{OciRuntime, Runtimes};
 use berth_cri::engine::spec::defaults::ContainerDefaults;
 use berth_cri::images::registries::RegistriesConfig;
@@ -120,6 +120,7 @@ impl World {
             cgroup_driver: Driver::Cgroupfs,
             layers_at_once: None,
             defaults: ContainerDefaults::default(),
+            made: MadeMeans::Created,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
 use berth_cri::images::Prune;
 use berth_cri::images::error::ErrorKind;
@@ -130,6 +131,32 @@ fn a_mounted_image_keeps_its_layers_when_it_is_removed() {
     assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!fixture.data_dir().join("snapshots/late").exists());
     fixture.store.unmount_snapshot("late", &target).unwrap();
+}
+
+#[test]
+fn a_root_is_brought_to_no_disk_and_is_mounted_again_as_it_was() {
+    let built = layered(vec![vec![Entry::file("file", 0o644, "content")]]);
+    let server = Server::start(&built, Faults::default());
+    let fixture = Fixture::new(&Server::mirrors(&[&server]));
+    let pulled = fixture.pull("team/web:1").unwrap();
+    fixture.with_root(&pulled, |root| {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let place = format!(" {} ", root.canonicalize().unwrap().display());
+        let line = table.lines().find(|line| line.contains(&place)).unwrap();
+        assert!(
+            line.ends_with(",volatile") || line.contains(",volatile,"),
+            "{line}"
+        );
+        fs::write(root.join("written"), "by the container").unwrap();
+        let unmounted = Command::new("umount").arg(root).status().unwrap();
+        assert!(unmounted.success() && !root.join("written").exists());
+        fixture
+            .store
+            .mount_snapshot("look", &pulled, root, None)
+            .unwrap();
+        let again = fs::read_to_string(root.join("written")).unwrap();
+        assert_eq!(again, "by the container");
+    });
 }
 
 #[test]

@@ -180,12 +180,18 @@ fn policies(node: &Node) -> Result<()> {
         );
         ensure!(ended["startedAt"].is_string() && ended["finishedAt"].is_string());
     }
-    // A program that is not there is found out when the container is made.
-    let pod = node.pod_until("none", "it is refused", |pod| {
-        container_status(pod, "main")["state"]["waiting"]["reason"] == "CreateContainerError"
-    })?;
-    let message = container_status(&pod, "main")["state"]["waiting"]["message"].clone();
-    let message = message.as_str().unwrap_or_default();
+    // A program that is not there is found out when the container is started.
+    let failed = |pod: &Value| {
+        let status = container_status(pod, "main");
+        let ended = ["state", "lastState"].map(|state| status[state]["terminated"].clone());
+        ended
+            .into_iter()
+            .find(|ended| ended["reason"] == "StartError")
+    };
+    let pod = node.pod_until("none", "its start fails", |pod| failed(pod).is_some())?;
+    let ended = failed(&pod).unwrap_or_default();
+    ensure!(ended["exitCode"] == 127, "{ended}");
+    let message = ended["message"].as_str().unwrap_or_default();
     ensure!(message.contains("/no/such/program"), "{message}");
     Ok(())
 }

@@ -5,6 +5,10 @@
 //!                                                        │
 //!           record made ◀── monitor: `berth-oci create` ◀┘
 //! ```
+//!
+//! A server answers while the last step is still under way (`MadeMeans::Begun`): the
+//! record says made, the monitor has all it needs, and whoever wants the container itself
+//! waits (`under_way.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,10 +19,12 @@ use oci_spec::runtime::Spec;
 use tracing::Instrument as _;
 
 use super::{image_error, image_volumes};
+use crate::engine::config::MadeMeans;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::id::random_id;
-use crate::engine::monitor_link::{self, blocking};
+use crate::engine::monitor_link::{self, Sent, blocking};
 use crate::engine::paths::Ipc;
+use crate::engine::records::lock::LockedPod;
 use crate::engine::records::{
     ContainerPhase, ContainerRecord, Encoded, PodPhase, PodRecord, RunAs, files as record_files,
 };
@@ -38,6 +44,8 @@ use crate::v1;
 /// are the same; crun before 1.8.2 refuses a later word than 1.0, and what a
 /// runtime does not know it passes over (runtime-spec, "Extensibility").
 const OLDEST_VERSION: &str = "1.0.2";
+/// What traces call the last step.
+const RUNTIME_STEP: &str = "create by the runtime";
 /// A name that the OCI gives the configuration.
 const CONFIG_FILE: &str = "config.json";
 
@@ -66,7 +74,8 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound` for the sandbox or the image, `WrongState` when the sandbox is
-    /// not ready, `Invalid` for a field, `Runtime` with the OCI runtime's words.
+    /// not ready, `Invalid` for a field, `Runtime` with the OCI runtime's words; where
+    /// made means begun, the last is told by [`Engine::start`].
     pub async fn create(&self, request: v1::CreateContainerRequest) -> Result<String, Error> {
         let plan = self.plan_container(request)?;
         self.to_the_end(move |engine| async move { engine.make_container(plan).await })
@@ -151,12 +160,11 @@ impl Engine {
         let mut record = plan.record.clone();
         self.refuse_second_name(&record)?;
         locked.write_container(&record)?;
-        let mut outcome = self.apply_container(&plan, &mut record).await;
-        if outcome.is_ok() {
-            record.phase = ContainerPhase::Made;
-            outcome = locked.write_container(&record);
-        }
-        match outcome {
+        let made = match self.apply_container(&plan, &mut record).await {
+            Ok(sent) => self.finish_making(&locked, &mut record, sent).await,
+            Err(error) => Err(error),
+        };
+        match made {
             Ok(()) => Ok(record.id),
             Err(error) => {
                 if let Err(left) = self.take_away(&locked, &plan.pod, &record.id).await {
@@ -169,6 +177,57 @@ impl Engine {
                 ))
             }
         }
+    }
+
+    /// The record is made when the container is, or when nothing but the OCI runtime is
+    /// missing.
+    async fn finish_making(
+        &self,
+        locked: &LockedPod,
+        record: &mut ContainerRecord,
+        sent: Sent,
+    ) -> Result<(), Error> {
+        record.phase = ContainerPhase::Made;
+        let teller = match self.config().made {
+            MadeMeans::Created => None,
+            MadeMeans::Begun => self.under_way().begin(&record.id),
+        };
+        let Some(teller) = teller else {
+            sent.answer().instrument(step(RUNTIME_STEP)).await?;
+            return locked.write_container(record);
+        };
+        if let Err(error) = locked.write_container(record) {
+            self.under_way().end(&record.id, teller, &Ok(()));
+            return Err(error);
+        }
+        let (engine, record) = (self.clone(), record.clone());
+        let follow = async move {
+            let outcome = engine.follow_making(&record, sent).await;
+            engine.under_way().end(&record.id, teller, &outcome);
+        };
+        tokio::spawn(follow.instrument(step(RUNTIME_STEP)));
+        Ok(())
+    }
+
+    /// What becomes of a container whose maker has his answer.
+    async fn follow_making(&self, record: &ContainerRecord, sent: Sent) -> Result<(), Error> {
+        let Err(error) = sent.answer().await else {
+            return Ok(());
+        };
+        let name = &record.name;
+        let error = Error::caused(
+            error.kind(),
+            format!("container {name} was not made"),
+            error,
+        );
+        tracing::warn!(container = %record.id, "{}", error.chain());
+        // A monitor that is lost has said nothing of the container.
+        if error.kind() != ErrorKind::Unavailable
+            && let Err(unwritten) = self.keep_start_failure(record, &error).await
+        {
+            tracing::warn!(container = %record.id, "not noted: {}", unwritten.chain());
+        }
+        Err(error)
     }
 
     /// A name and attempt stand for one container of a pod.
@@ -191,12 +250,13 @@ impl Engine {
         }
     }
 
-    /// The steps, in order; what each makes, `take_away` removes.
+    /// The steps, in order; what each makes, `take_away` removes. The last is the
+    /// monitor's, and is begun.
     async fn apply_container(
         &self,
         plan: &ContainerPlan,
         record: &mut ContainerRecord,
-    ) -> Result<(), Error> {
+    ) -> Result<Sent, Error> {
         let bundle = self.paths().bundle(&record.pod_id, &record.id);
         let rootfs = self.paths().rootfs(&record.pod_id, &record.id);
         let target_pid = self.target_pid(record).await?;
@@ -247,10 +307,7 @@ impl Engine {
             stdin_once: config.stdin_once,
         };
         let pod_dir = self.paths().pod(&record.pod_id);
-        monitor_link::call(&pod_dir, Request::Create(create))
-            .instrument(step("create by the runtime"))
-            .await?;
-        Ok(())
+        monitor_link::send(&pod_dir, Request::Create(create)).await
     }
 
     /// How the image's owners are seen in the pod.

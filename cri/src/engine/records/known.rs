@@ -7,21 +7,17 @@
 //! a file that is made or removed there: while the folder is the same, so is all in it.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind as Io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
 use super::files;
 use crate::engine::error::Error;
-
-/// A younger file may be replaced by one with the same inode and the same time:
-/// the kernel's clock for files has steps, of 10 ms at the most.
-const SETTLED: Duration = Duration::from_millis(20);
+use crate::file_identity::Identity;
 
 /// What was read, by folder and name.
 #[derive(Debug)]
@@ -49,36 +45,6 @@ impl<R> Default for Folder<R> {
 struct Entry<R> {
     identity: Identity,
     record: Arc<R>,
-}
-
-/// What no two files share, nor two contents of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let (seconds, nanoseconds) = self.changed;
-        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds))
-        else {
-            return false;
-        };
-        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        now.duration_since(changed).is_ok_and(|age| age >= SETTLED)
-    }
 }
 
 /// What a folder was like before its records were read; nothing where it is too young to tell.
@@ -199,6 +165,7 @@ impl<R: DeserializeOwned> Known<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file_identity::SETTLED;
 
     const FORMAT: u32 = 1;
 
@@ -239,23 +206,6 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(read(), None);
-    }
-
-    #[test]
-    fn a_file_that_is_still_young_is_not_trusted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        write(&path, "one");
-        let identity = Identity::of(&fs::metadata(&path).unwrap());
-        let (seconds, nanoseconds) = identity.changed;
-        let changed = SystemTime::UNIX_EPOCH
-            + Duration::new(
-                u64::try_from(seconds).unwrap(),
-                u32::try_from(nanoseconds).unwrap(),
-            );
-        assert!(!identity.is_settled(changed));
-        assert!(!identity.is_settled(changed - Duration::from_secs(1)));
-        assert!(identity.is_settled(changed + SETTLED));
     }
 
     #[test]

@@ -12,37 +12,33 @@ use crate::images::registries::Credentials;
 use crate::images::{Image, PullRequest, Usage};
 use crate::v1;
 
-pub(super) async fn list(
+pub(super) fn list(
     engine: &Engine,
     request: v1::ListImagesRequest,
 ) -> Result<v1::ListImagesResponse, Error> {
-    let images = engine.images().clone();
+    let images = engine.images();
     let wanted = request
         .filter
         .and_then(|filter| filter.image)
         .map(|image| image.image)
         .filter(|name| !name.is_empty());
-    let found = blocking(move || match wanted {
-        Some(name) => Ok(images
-            .find(&name)
-            .map_err(image_error)?
-            .into_iter()
-            .collect()),
-        None => images.list().map_err(image_error),
-    })
-    .await?;
+    // Known from before, but for what was pulled since: not worth another thread.
+    let found: Vec<Image> = match wanted {
+        Some(name) => images.find(&name).map(|found| found.into_iter().collect()),
+        None => images.list(),
+    }
+    .map_err(image_error)?;
     Ok(v1::ListImagesResponse {
         images: found.iter().map(message).collect(),
     })
 }
 
-pub(super) async fn status(
+pub(super) fn status(
     engine: &Engine,
     request: v1::ImageStatusRequest,
 ) -> Result<v1::ImageStatusResponse, Error> {
     let name = name_of(request.image)?;
-    let images = engine.images().clone();
-    let found = blocking(move || images.find(&name).map_err(image_error)).await?;
+    let found = engine.images().find(&name).map_err(image_error)?;
     Ok(v1::ImageStatusResponse {
         image: found.as_ref().map(message),
         ..Default::default()
