@@ -1,10 +1,11 @@
 //! Starting a pod's monitor and asking it things.
 //!
-//! The monitor's client blocks, so every call runs on a thread of the runtime's
-//! blocking pool. A wait for a container's end would hold such a thread for
-//! ever; [`wait`] therefore speaks the same one-line protocol over an
-//! asynchronous socket.
+//! A call is a line there and a line back, and needs no thread that waits for it: a
+//! kubelet asks for the state of everything every second. Only a connection that is
+//! taken over begins on a thread that may block, for what follows the answer must
+//! not be read with it.
 
+use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,6 +29,9 @@ const REASON_LIMIT_BYTES: u64 = 64 << 10;
 /// A monitor answers from memory. One that does not must not hold up the lists of
 /// all other pods.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two tries to be one of those who wait for a monitor.
+const QUEUE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Writes the configuration and runs `berth-oci monitor POD_DIR`, which keeps
 /// `lock` as its standard input until the monitor is up or has given up.
@@ -90,14 +94,14 @@ pub(super) fn read_configuration(pod_dir: &Path) -> Option<MonitorConfig> {
 ///
 /// `Unavailable` when it does not answer; the failure's kind when it refuses.
 pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
-    call_within(None, pod_dir, request).await
+    send(pod_dir, &request).await?.answer().await
 }
 
 /// A call that was sent, and whose answer nobody has taken yet. The monitor carries it
 /// out even if nobody ever does.
 #[derive(Debug)]
 pub struct Sent {
-    client: client::Client,
+    stream: BufReader<UnixStream>,
 }
 
 /// Asks a monitor and does not wait for its answer.
@@ -105,14 +109,12 @@ pub struct Sent {
 /// # Errors
 ///
 /// `Unavailable` when there is no monitor.
-pub async fn send(pod_dir: &Path, request: Request) -> Result<Sent, Error> {
-    let pod_dir = pod_dir.to_path_buf();
-    blocking(move || {
-        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
-        client.send(&request).map_err(unavailable)?;
-        Ok(Sent { client })
+pub async fn send(pod_dir: &Path, request: &Request) -> Result<Sent, Error> {
+    let mut stream = open_stream(pod_dir).await?;
+    stream.write_all(&encode(request)?).await.map_err(lost)?;
+    Ok(Sent {
+        stream: BufReader::new(stream),
     })
-    .await
 }
 
 impl Sent {
@@ -122,26 +124,16 @@ impl Sent {
     ///
     /// As [`call`].
     pub async fn answer(mut self) -> Result<Reply, Error> {
-        let reply = blocking(move || self.client.receive().map_err(unavailable)).await?;
-        refuse_failure(reply)
-    }
-}
-
-async fn call_within(
-    limit: Option<Duration>,
-    pod_dir: &Path,
-    request: Request,
-) -> Result<Reply, Error> {
-    let pod_dir = pod_dir.to_path_buf();
-    let reply = blocking(move || {
-        let mut client = client::connect(&pod_dir).map_err(unavailable)?;
-        if let Some(limit) = limit {
-            client.limit_patience(limit).map_err(unavailable)?;
+        let mut line = Vec::new();
+        let read = self.stream.read_until(b'\n', &mut line);
+        if read.await.map_err(lost)? == 0 {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the pod's monitor ended in the middle of a call",
+            ));
         }
-        client.call(&request).map_err(unavailable)
-    })
-    .await?;
-    refuse_failure(reply)
+        refuse_failure(decode(&line)?)
+    }
 }
 
 /// What a monitor says of its containers; none when no monitor answers.
@@ -151,7 +143,8 @@ async fn call_within(
 /// When it answers with something else.
 pub async fn status(pod_dir: &Path) -> Result<Option<Vec<ContainerRecord>>, Error> {
     let request = Request::Status { id: None };
-    match call_within(Some(STATUS_LIMIT), pod_dir, request).await {
+    let answer = tokio::time::timeout(STATUS_LIMIT, call(pod_dir, request)).await;
+    match answer.unwrap_or_else(|_| Err(silent())) {
         Ok(Reply::Containers { containers }) => Ok(Some(containers)),
         Ok(other) => Err(nonsense(&other)),
         Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
@@ -165,22 +158,8 @@ pub async fn status(pod_dir: &Path) -> Result<Option<Vec<ContainerRecord>>, Erro
 ///
 /// `NotFound` for an unknown container, `Unavailable` when the monitor goes.
 pub async fn wait(pod_dir: &Path, id: &str) -> Result<ExitRecord, Error> {
-    let stream = open_stream(pod_dir).await?;
-    let lost = |error: std::io::Error| {
-        Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error)
-    };
-    let mut stream = BufReader::new(stream);
-    let mut line = encode(&Request::Wait { id: id.to_owned() })?;
-    stream.write_all(&line).await.map_err(lost)?;
-    line.clear();
-    let read = stream.read_until(b'\n', &mut line).await.map_err(lost)?;
-    if read == 0 {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the pod's monitor ended while a container was waited for",
-        ));
-    }
-    match refuse_failure(decode(&line)?)? {
+    let request = Request::Wait { id: id.to_owned() };
+    match call(pod_dir, request).await? {
         Reply::Exited(record) => Ok(record),
         other => Err(nonsense(&other)),
     }
@@ -206,7 +185,7 @@ pub async fn take_over(pod_dir: &Path, request: Request) -> Result<UnixStream, E
     stream
         .set_nonblocking(true)
         .and_then(|()| UnixStream::from_std(stream))
-        .map_err(|error| Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error))
+        .map_err(lost)
 }
 
 /// How a container ended, as its monitor has written to disk.
@@ -224,17 +203,15 @@ pub fn exit_path(pod_dir: &Path, id: &str) -> PathBuf {
 }
 
 async fn open_stream(pod_dir: &Path) -> Result<UnixStream, Error> {
-    let pod_dir = pod_dir.to_path_buf();
-    let stream = blocking(move || {
-        client::connect(&pod_dir)
-            .map(client::Client::into_stream)
-            .map_err(unavailable)
-    })
-    .await?;
-    stream
-        .set_nonblocking(true)
-        .and_then(|()| UnixStream::from_std(stream))
-        .map_err(|error| Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error))
+    loop {
+        match client::connect_at_once(pod_dir) {
+            Ok(stream) => return UnixStream::from_std(stream).map_err(lost),
+            Err(ClientError::Unreachable { source, .. }) if source.kind() == Io::WouldBlock => {
+                tokio::time::sleep(QUEUE_PAUSE).await;
+            }
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
 }
 
 /// Runs what blocks on a thread that may block.
@@ -293,6 +270,18 @@ fn nonsense(reply: &Reply) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         format!("the pod's monitor gave an answer to another call: {reply:?}"),
+    )
+}
+
+fn lost(error: std::io::Error) -> Error {
+    Error::caused(ErrorKind::Unavailable, "lost the pod's monitor", error)
+}
+
+fn silent() -> Error {
+    let seconds = STATUS_LIMIT.as_secs();
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the pod's monitor has said nothing for {seconds} seconds"),
     )
 }
 

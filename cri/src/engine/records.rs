@@ -448,6 +448,21 @@ impl Records {
         files::names_in(&self.containers_directory(pod_id), ".json")
     }
 
+    /// Containers whose first record a loss of power has emptied.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` when the directory cannot be read.
+    pub fn lost_containers(&self, pod_id: &str) -> Result<Vec<String>, Error> {
+        let mut lost = self.container_ids(pod_id)?;
+        let is_empty = |id: &String| {
+            let path = self.container_path(pod_id, id);
+            std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
+        };
+        lost.retain(is_empty);
+        Ok(lost)
+    }
+
     /// The directory that all sandboxes' records lie in, to watch it.
     pub fn directory(&self) -> &Path {
         &self.pods

@@ -90,6 +90,10 @@ impl Engine {
             return self.stop_again(&locked, record).await;
         }
         let mut failures = Failures::default();
+        for id in self.records().lost_containers(&record.id)? {
+            tracing::info!(container = %id, "undoing a container that was being made when the power failed");
+            failures.note(self.take_away(&locked, &record, &id).await);
+        }
         let listing = self.records().list_containers(&record.id)?;
         for damaged in &listing.damaged {
             tracing::error!("{}", damaged.chain());

@@ -31,6 +31,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use berth_runtime::whole_file;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -81,8 +82,22 @@ impl Snapshot {
     }
 
     fn record(&self) -> PathBuf {
-        self.directory.join("snapshot.json")
+        self.directory.join(SNAPSHOT_FILE)
     }
+
+    /// Whether it was made whole.
+    fn exists(&self) -> bool {
+        is_recorded(&self.record())
+    }
+}
+
+/// The record's name in a snapshot's directory.
+pub(super) const SNAPSHOT_FILE: &str = "snapshot.json";
+
+/// Whether a snapshot has a record that tells something. It is brought to the disk when the
+/// kernel has time: after a loss of power nothing is mounted, and an empty one names nothing.
+pub(super) fn is_recorded(record: &Path) -> bool {
+    fs::metadata(record).is_ok_and(|file| file.len() > 0)
 }
 
 /// Where a snapshot is mounted, and with whose owners.
@@ -103,7 +118,7 @@ pub(crate) fn mount(
     target: &Target<'_>,
 ) -> Result<(), Error> {
     let snapshot = Snapshot::of(store, container_id)?;
-    let existed = snapshot.record().exists();
+    let existed = snapshot.exists();
     let record = ensure_snapshot(store, &snapshot, image, target.ids)?;
     let path = target.path;
     let mounted = lower_directories(store, &snapshot, &record.layers).and_then(|lower| {
@@ -185,7 +200,7 @@ fn ensure_snapshot(
     image: &Digest,
     ids: Option<&IdMap>,
 ) -> Result<SnapshotRecord, Error> {
-    if snapshot.record().exists() {
+    if snapshot.exists() {
         forget_volatile(snapshot)?;
         return read_json(&snapshot.record());
     }
@@ -210,7 +225,9 @@ fn ensure_snapshot(
     let made = create_directories(store, snapshot, &record, ids).and_then(|()| {
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::caused(ErrorKind::Os, "snapshot.json is not written", error))?;
-        disk::write_whole(&snapshot.record(), &text)
+        let path = snapshot.record();
+        whole_file::replace(&path, &text, 0o600)
+            .context(|| format!("{} is not written", path.display()))
     });
     if let Err(error) = made {
         // The failure above is the one to report.

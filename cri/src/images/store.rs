@@ -378,8 +378,8 @@ impl Store {
             if name.starts_with(REMOVED) {
                 continue;
             }
-            let path = self.snapshots.join(name).join("snapshot.json");
-            if path.exists() {
+            let path = self.snapshots.join(name).join(snapshots::SNAPSHOT_FILE);
+            if snapshots::is_recorded(&path) {
                 snapshots.push(read_json(&path)?);
             }
         }

@@ -12,7 +12,6 @@
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 
@@ -63,19 +62,18 @@ pub fn connect(pod_dir: &Path) -> Result<Client, ClientError> {
     }
 }
 
-impl Client {
-    /// Has each later call fail that is not answered in time: a monitor that was
-    /// stopped takes connections and says nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Broken`].
-    pub fn limit_patience(&self, limit: Duration) -> Result<(), ClientError> {
-        let set = self.stream.set_read_timeout(Some(limit));
-        set.and_then(|()| self.stream.set_write_timeout(Some(limit)))
-            .map_err(ClientError::Broken)
-    }
+/// A connection for a caller that waits in another way than by blocking.
+///
+/// # Errors
+///
+/// [`ClientError::Unreachable`]; its source is `WouldBlock` where more callers wait than
+/// the socket's queue holds.
+pub fn connect_at_once(pod_dir: &Path) -> Result<UnixStream, ClientError> {
+    let path = pod_dir.join(SOCKET_NAME);
+    socket_path::connect_at_once(&path).map_err(|source| ClientError::Unreachable { path, source })
+}
 
+impl Client {
     /// Asks and waits for the answer, for [`Request::Wait`] until the container
     /// ends.
     ///
@@ -83,30 +81,11 @@ impl Client {
     ///
     /// When there is no answer. A call that failed is answered.
     pub fn call(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        self.send(request)?;
-        self.receive()
-    }
-
-    /// Asks, and leaves the answer to [`Self::receive`]. From here on the monitor carries
-    /// the call out, whoever hangs up.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Broken`].
-    pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(request)
             .map_err(io::Error::from)
             .map_err(ClientError::Broken)?;
         line.push(b'\n');
-        self.stream.write_all(&line).map_err(ClientError::Broken)
-    }
-
-    /// Waits for the answer to what was sent.
-    ///
-    /// # Errors
-    ///
-    /// When there is no answer. A call that failed is answered.
-    pub fn receive(&mut self) -> Result<Reply, ClientError> {
+        self.stream.write_all(&line).map_err(ClientError::Broken)?;
         let line = self.read_line().map_err(ClientError::Broken)?;
         serde_json::from_slice(&line).map_err(|source| ClientError::Nonsense {
             line: String::from_utf8_lossy(&line).into_owned(),

@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
 /// One byte less than the field, for the zero that ends the text.
 const LONGEST_PATH_BYTES: usize = 107;
 
@@ -32,6 +34,21 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let short = ShortPath::of(path)?;
     UnixStream::connect(&short.path)
+}
+
+/// The same for a caller that must not wait: the connection does not block, and where the
+/// listener's queue is full there is none.
+///
+/// # Errors
+///
+/// As `connect(2)`; `WouldBlock` for the full queue.
+pub fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
+    let short = ShortPath::of(path)?;
+    let address = SocketAddrUnix::new(&short.path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket.into())
 }
 
 /// A path that fits into an address while this value lives.
@@ -79,5 +96,22 @@ mod tests {
         let _listener = listen(&path).unwrap();
         assert!(path.exists());
         connect(&path).unwrap();
+        connect_at_once(&path).unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_a_place_in_a_full_queue() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _listener = listen(&path).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect_at_once(&path) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        assert!(!waiting.is_empty());
     }
 }

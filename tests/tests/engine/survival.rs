@@ -42,6 +42,34 @@ fn a_new_engine_finds_everything_again() {
     );
 }
 
+/// The first record of a container is not brought to the disk at once, so a loss of power
+/// may leave its name alone.
+#[test]
+fn what_a_loss_of_power_left_nameless_is_undone() {
+    run(
+        "survival::what_a_loss_of_power_left_nameless_is_undone",
+        |world| async move {
+            let engine = world.engine_with_image().await;
+            let pod = run_sandbox(&engine, world.sandbox("power")).await;
+            let lost = create(&engine, &pod, world.container("lost", "sleep 100")).await;
+            let kept = run_container(&engine, &pod, world.container("kept", "sleep 100")).await;
+            drop(engine);
+            let data = world.config().data_dir;
+            let record = data.join(format!("pods/{pod}/containers/{lost}.json"));
+            std::fs::write(&record, "").unwrap();
+            let snapshot = data.join("snapshots").join(&lost);
+            std::fs::write(snapshot.join("snapshot.json"), "").unwrap();
+            let engine = world.engine().await;
+            assert!(!record.exists() && !snapshot.exists());
+            assert_eq!(
+                status(&engine, &kept).await.state,
+                v1::ContainerState::ContainerRunning as i32
+            );
+            remove_sandbox(&engine, &pod).await;
+        },
+    );
+}
+
 #[test]
 fn two_engines_work_side_by_side() {
     run(

@@ -159,9 +159,9 @@ impl Engine {
         }
         let mut record = plan.record.clone();
         self.refuse_second_name(&record)?;
-        locked.write_container(&record)?;
+        locked.begin_container(&record)?;
         let made = match self.apply_container(&plan, &mut record).await {
-            Ok(sent) => self.finish_making(&locked, &mut record, sent).await,
+            Ok(create) => self.finish_making(&locked, &mut record, create).await,
             Err(error) => Err(error),
         };
         match made {
@@ -185,21 +185,33 @@ impl Engine {
         &self,
         locked: &LockedPod,
         record: &mut ContainerRecord,
-        sent: Sent,
+        create: CreateContainer,
     ) -> Result<(), Error> {
         record.phase = ContainerPhase::Made;
+        let pod_dir = self.paths().pod(&record.pod_id);
+        let request = Request::Create(create);
         let teller = match self.config().made {
             MadeMeans::Created => None,
             MadeMeans::Begun => self.under_way().begin(&record.id),
         };
         let Some(teller) = teller else {
-            sent.answer().instrument(step(RUNTIME_STEP)).await?;
+            monitor_link::call(&pod_dir, request)
+                .instrument(step(RUNTIME_STEP))
+                .await?;
             return locked.write_container(record);
         };
-        if let Err(error) = locked.write_container(record) {
-            self.under_way().end(&record.id, teller, &Ok(()));
-            return Err(error);
-        }
+        // The record first: from the request on, the runtime wants the processors.
+        let sent = match locked.write_container(record) {
+            Ok(()) => monitor_link::send(&pod_dir, &request).await,
+            Err(error) => Err(error),
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.under_way().end(&record.id, teller, &Ok(()));
+                return Err(error);
+            }
+        };
         let (engine, record) = (self.clone(), record.clone());
         let follow = async move {
             let outcome = engine.follow_making(&record, sent).await;
@@ -251,63 +263,59 @@ impl Engine {
     }
 
     /// The steps, in order; what each makes, `take_away` removes. The last is the
-    /// monitor's, and is begun.
+    /// monitor's, and is what this gives back.
     async fn apply_container(
         &self,
         plan: &ContainerPlan,
         record: &mut ContainerRecord,
-    ) -> Result<Sent, Error> {
+    ) -> Result<CreateContainer, Error> {
         let bundle = self.paths().bundle(&record.pod_id, &record.id);
         let rootfs = self.paths().rootfs(&record.pod_id, &record.id);
         let target_pid = self.target_pid(record).await?;
         let ids = self.id_map(&plan.pod)?;
-        let ids = self
-            .mount_image(plan, &rootfs, ids)
-            .instrument(step("mount the image"))
-            .await?;
-        let (run_as, spec) = {
-            let engine = self.clone();
-            let (pod, image) = (plan.pod.clone(), plan.image.clone());
-            // The places of the image volumes are nobody else's business: what
-            // is kept and told is the request.
-            let mut record = record.clone();
-            let (bundle, volumes) = (bundle.clone(), plan.volumes.clone());
-            let rootfs = rootfs.clone();
-            blocking(move || {
-                let mounts = &mut record.config.0.mounts;
-                let target = image_volumes::Target {
-                    bundle: &bundle,
-                    container_id: &record.id,
-                    ids: ids.as_ref(),
-                };
-                image_volumes::mount(engine.images(), &target, &volumes, mounts)?;
+        let inside = tracing::Span::current();
+        let (engine, bundle_path) = (self.clone(), bundle.clone());
+        let (pod, image) = (plan.pod.clone(), plan.image.clone());
+        // The places of the image volumes are nobody else's business: what
+        // is kept and told is the request.
+        let (mut planned, volumes) = (record.clone(), plan.volumes.clone());
+        record.run_as = blocking(move || {
+            let _inside = inside.enter();
+            let target = image_volumes::Target {
+                bundle: &bundle_path,
+                container_id: &planned.id,
+                ids: ids.as_ref(),
+            };
+            step("mount the image").in_scope(|| {
+                engine.mount_image(&planned.id, &image, &rootfs, ids.as_ref())?;
+                let mounts = &mut planned.config.0.mounts;
+                image_volumes::mount(engine.images(), &target, &volumes, mounts)
+            })?;
+            let (run_as, spec) = step("plan the container").in_scope(|| {
                 engine.observe_and_plan(&Subject {
                     pod: &pod,
                     image: &image,
-                    record: &record,
+                    record: &planned,
                     rootfs: &rootfs,
                     target_pid,
                 })
-            })
-            .instrument(step("plan the container"))
-            .await?
-        };
-        record.run_as = run_as;
-        write_config(&bundle, &spec)?;
-        if let Some(folder) = record.log_path.as_deref().and_then(Path::parent) {
-            record_files::ensure_directory(folder)?;
-        }
+            })?;
+            write_config(&bundle_path, &spec)?;
+            if let Some(folder) = planned.log_path.as_deref().and_then(Path::parent) {
+                record_files::ensure_directory(folder)?;
+            }
+            Ok(run_as)
+        })
+        .await?;
         let config = &record.config.0;
-        let create = CreateContainer {
+        Ok(CreateContainer {
             id: record.id.clone(),
             bundle,
             log_path: record.log_path.clone(),
             terminal: config.tty,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
-        };
-        let pod_dir = self.paths().pod(&record.pod_id);
-        monitor_link::send(&pod_dir, Request::Create(create)).await
+        })
     }
 
     /// How the image's owners are seen in the pod.
@@ -322,23 +330,18 @@ impl Engine {
         }
     }
 
-    /// Mounts the root; gives back the ids, for the image's volumes.
-    async fn mount_image(
+    /// Mounts the root.
+    fn mount_image(
         &self,
-        plan: &ContainerPlan,
+        container_id: &str,
+        image: &Image,
         rootfs: &Path,
-        ids: Option<IdMap>,
-    ) -> Result<Option<IdMap>, Error> {
-        let (images, image) = (self.images().clone(), plan.image.clone());
-        let (id, rootfs) = (plan.record.id.clone(), rootfs.to_path_buf());
-        blocking(move || {
-            record_files::ensure_directory(&rootfs)?;
-            images
-                .mount_snapshot(&id, &image, &rootfs, ids.as_ref())
-                .map_err(image_error)?;
-            Ok(ids)
-        })
-        .await
+        ids: Option<&IdMap>,
+    ) -> Result<(), Error> {
+        record_files::ensure_directory(rootfs)?;
+        self.images()
+            .mount_snapshot(container_id, image, rootfs, ids)
+            .map_err(image_error)
     }
 
     /// Looks up what the plan needs from the mounted image and from the host.

@@ -97,6 +97,20 @@ struct Head {
 /// The caller holds the pod's lock, so one temporary name suffices, and the
 /// next write overwrites what a killed process left under it.
 pub(crate) fn replace_json<R: Serialize>(path: &Path, record: &R) -> Result<(), Error> {
+    let bytes = encode(path, record)?;
+    whole_file::replace_ordered(path, &bytes).map_err(|error| storage("write", path, error))
+}
+
+/// The same for what nobody needs after a loss of power: that may leave an empty file.
+pub(crate) fn replace_json_of_this_boot<R: Serialize>(
+    path: &Path,
+    record: &R,
+) -> Result<(), Error> {
+    let bytes = encode(path, record)?;
+    whole_file::replace(path, &bytes, 0o644).map_err(|error| storage("write", path, error))
+}
+
+fn encode<R: Serialize>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
     let mut bytes = serde_json::to_vec_pretty(record).map_err(|error| {
         Error::caused(
             ErrorKind::Storage,
@@ -105,7 +119,7 @@ pub(crate) fn replace_json<R: Serialize>(path: &Path, record: &R) -> Result<(), 
         )
     })?;
     bytes.push(b'\n');
-    whole_file::replace_ordered(path, &bytes).map_err(|error| storage("write", path, error))
+    Ok(bytes)
 }
 
 /// Removes a file; one that is gone is fine.

@@ -8,7 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -219,12 +219,28 @@ impl LockedPod {
     ///
     /// `Storage`; the record before it stays.
     pub fn write_container(&self, record: &ContainerRecord) -> Result<(), Error> {
+        files::replace_json(&self.place(record)?, record)
+    }
+
+    /// Writes the first record of a container, from before anything of it exists. After a
+    /// loss of power it may be empty ([`Records::lost_containers`]): its name is enough to
+    /// take away what was made.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub fn begin_container(&self, record: &ContainerRecord) -> Result<(), Error> {
+        files::replace_json_of_this_boot(&self.place(record)?, record)
+    }
+
+    /// The file of a container's record, in a folder that is there.
+    fn place(&self, record: &ContainerRecord) -> Result<PathBuf, Error> {
         debug_assert_eq!(record.pod_id, self.id);
         let path = self.records.container_path(&self.id, &record.id);
         if let Some(folder) = path.parent() {
             files::ensure_directory(folder)?;
         }
-        files::replace_json(&path, record)
+        Ok(path)
     }
 
     /// Removes the record of a container of this pod.
