@@ -143,10 +143,8 @@ fn a_root_is_brought_to_no_disk_and_is_mounted_again_as_it_was() {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let place = format!(" {} ", root.canonicalize().unwrap().display());
         let line = table.lines().find(|line| line.contains(&place)).unwrap();
-        assert!(
-            line.ends_with(",volatile") || line.contains(",volatile,"),
-            "{line}"
-        );
+        // `volatile` alone, or `fsync=volatile`: kernels write it in two ways.
+        assert!(line.contains("volatile"), "{line}");
         fs::write(root.join("written"), "by the container").unwrap();
         let unmounted = Command::new("umount").arg(root).status().unwrap();
         assert!(unmounted.success() && !root.join("written").exists());
