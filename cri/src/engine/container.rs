@@ -36,7 +36,14 @@ impl Engine {
             let request = Request::Start {
                 id: record.id.clone(),
             };
-            match monitor_link::call(&pod_dir, request).await {
+            let mut started = monitor_link::call(&pod_dir, request.clone()).await;
+            if matches!(&started, Err(error) if error.kind() == ErrorKind::NotFound) {
+                started = match engine.make_again(&record).await {
+                    Ok(()) => monitor_link::call(&pod_dir, request).await,
+                    Err(error) => Err(error),
+                };
+            }
+            match started {
                 Ok(_) => Ok(()),
                 Err(error) if error.kind() == ErrorKind::Runtime => {
                     engine.keep_start_failure(&record, &error).await?;

@@ -91,6 +91,12 @@ impl Engine {
         }
         let mut failures = Failures::default();
         for id in self.records().lost_containers(&record.id)? {
+            let live = monitor_link::status(&self.paths().pod(&record.id)).await?;
+            if live.iter().flatten().any(|live| live.id == id) {
+                // The power has not failed since it was made: its file was emptied by
+                // something else, and it may do its work.
+                continue;
+            }
             tracing::info!(container = %id, "undoing a container that was being made when the power failed");
             failures.note(self.take_away(&locked, &record, &id).await);
         }

@@ -5,7 +5,7 @@
 //! exit file or record of the exit ▶ exited
 //! start failed ───────────────────▶ exited, the program never ran
 //! none of these, pod stopped ─────▶ exited, nobody saw how
-//! none of these, monitor answers ─▶ exited, it was never made whole
+//! none of these, monitor answers ─▶ created: its start makes it
 //! none of these ──────────────────▶ unknown: it may run without a monitor
 //! ```
 
@@ -90,33 +90,21 @@ fn judge(record: Arc<ContainerRecord>, pod: PodPhase, seen: &Seen) -> ContainerV
             LiveState::Running => ContainerState::ContainerRunning,
             LiveState::Exited => ContainerState::ContainerExited,
         };
+    } else if seen.monitor_answers && pod == PodPhase::Ready {
+        // Whoever made it was killed before the OCI runtime was asked, or heard that it
+        // failed: its start asks again.
+        view.state = ContainerState::ContainerCreated;
     } else {
         view.exit_code = UNKNOWN_EXIT_CODE;
         view.reason = "Unknown";
         if pod == PodPhase::Stopped {
             view.message = "the pod's monitor was gone before it could tell how this ended".into();
-        } else if seen.monitor_answers {
-            view.message = "the pod's monitor has no such container: its making was broken off, \
-                            or its removal"
-                .into();
         } else {
             view.state = ContainerState::ContainerUnknown;
             view.message = "the pod's monitor does not answer".into();
         }
     }
     view
-}
-
-/// What a monitor tells of a container that the OCI runtime makes.
-fn being_made(record: &ContainerRecord) -> Live {
-    Live {
-        id: record.id.clone(),
-        pid: 0,
-        state: LiveState::Created,
-        created_at: record.created_at,
-        started_at: 0,
-        exit: None,
-    }
 }
 
 fn reason_of(exit: &ExitRecord) -> &'static str {
@@ -181,12 +169,7 @@ impl Engine {
         records
             .into_iter()
             .map(|record| {
-                let live = live.remove(&record.id).or_else(|| {
-                    let is_being_made = self.under_way().holds(&record.id);
-                    // Its monitor has not told yet, or why it came to nothing is about to be
-                    // written.
-                    is_being_made.then(|| being_made(&record))
-                });
+                let live = live.remove(&record.id);
                 let seen = Seen {
                     // A monitor that answers knows every exit that it wrote down.
                     exit: match &live {
@@ -315,7 +298,7 @@ mod tests {
         };
         assert_eq!(
             state(&unknown_to_its_monitor, PodPhase::Ready),
-            (ContainerState::ContainerExited, 255, "Unknown")
+            (ContainerState::ContainerCreated, 0, "")
         );
         assert_eq!(
             state(&nothing, PodPhase::Stopped),

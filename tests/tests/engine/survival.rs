@@ -51,13 +51,14 @@ fn what_a_loss_of_power_left_nameless_is_undone() {
         |world| async move {
             let engine = world.engine_with_image().await;
             let pod = run_sandbox(&engine, world.sandbox("power")).await;
-            let lost = create(&engine, &pod, world.container("lost", "sleep 100")).await;
             let kept = run_container(&engine, &pod, world.container("kept", "sleep 100")).await;
             drop(engine);
             let data = world.config().data_dir;
+            let lost = "0123456789abcdef0123456789abcdef";
             let record = data.join(format!("pods/{pod}/containers/{lost}.json"));
+            let snapshot = data.join("snapshots").join(lost);
             std::fs::write(&record, "").unwrap();
-            let snapshot = data.join("snapshots").join(&lost);
+            std::fs::create_dir_all(snapshot.join("upper/file")).unwrap();
             std::fs::write(snapshot.join("snapshot.json"), "").unwrap();
             let engine = world.engine().await;
             assert!(!record.exists() && !snapshot.exists());

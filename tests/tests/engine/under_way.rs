@@ -14,6 +14,8 @@ use berth_cri::engine::runtimes::OciRuntime;
 use berth_cri::service::CriService;
 use berth_cri::v1;
 use berth_cri::v1::ContainerState;
+use berth_runtime::monitor::client;
+use berth_runtime::monitor::protocol::{Reply, Request};
 
 use crate::world::{
     ROLE, World, create, remove_sandbox, run, run_sandbox_by, start, status, until,
@@ -267,19 +269,29 @@ fn a_killed_server_loses_no_container_that_it_told_of() {
             ContainerState::ContainerRunning as i32
         );
 
+        // Nobody heard why it was not made: its start asks the runtime again, and hears it.
         std::fs::remove_file(&gate.file).unwrap();
-        let id = killed(world.other_process(NAME, "lost"));
+        let ids = ["lost", "again"].map(|name| killed(world.other_process(NAME, name)));
         gate.open("fail");
-        until("nobody heard why it was not made", async || {
-            status(&engine, &id).await.message.contains("broken off")
+        until("the monitor has given both up", async || {
+            let pod_dir = engine.paths().pod(&pod);
+            let mut monitor = client::connect(&pod_dir).unwrap();
+            let told = monitor.call(&Request::Status { id: None }).unwrap();
+            matches!(told, Reply::Containers { containers } if containers.len() == 1)
         })
         .await;
-        let told = status(&engine, &id).await;
-        assert_eq!(told.state, ContainerState::ContainerExited as i32);
-        engine
-            .start_container(start_request(&id))
-            .await
-            .unwrap_err();
+        for (id, word) in ids.iter().zip(["fail", "go"]) {
+            gate.open(word);
+            let created = ContainerState::ContainerCreated as i32;
+            assert_eq!(status(&engine, id).await.state, created);
+            let started = engine.start_container(start_request(id)).await;
+            assert_eq!(started.is_ok(), word == "go", "{started:?}");
+        }
+        let told = ids.each_ref().map(|id| status(&engine, id));
+        let [lost, again] = told;
+        let (lost, again) = (lost.await, again.await);
+        assert!(lost.message.contains("no luck today"), "{}", lost.message);
+        assert_eq!(again.state, ContainerState::ContainerRunning as i32);
         remove_sandbox(&engine, &pod).await;
     });
 }

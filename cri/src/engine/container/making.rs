@@ -27,6 +27,7 @@ use crate::engine::paths::Ipc;
 use crate::engine::records::lock::LockedPod;
 use crate::engine::records::{
     ContainerPhase, ContainerRecord, Encoded, PodPhase, PodRecord, RunAs, files as record_files,
+    no_such_container,
 };
 use crate::engine::spec::mounts::PodFiles;
 use crate::engine::spec::namespaces::PodNamespaces;
@@ -307,15 +308,56 @@ impl Engine {
             Ok(run_as)
         })
         .await?;
+        Ok(self.create_request(record))
+    }
+
+    /// What the monitor is told of a container that is prepared.
+    fn create_request(&self, record: &ContainerRecord) -> CreateContainer {
         let config = &record.config.0;
-        Ok(CreateContainer {
+        CreateContainer {
             id: record.id.clone(),
-            bundle,
+            bundle: self.paths().bundle(&record.pod_id, &record.id),
             log_path: record.log_path.clone(),
             terminal: config.tty,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
-        })
+        }
+    }
+
+    /// Asks the OCI runtime for a container that is prepared and that the monitor does not
+    /// know: the server that told of it was killed before it asked, or before it heard
+    /// that the runtime had failed.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when it is being removed, `WrongState` when it was started before or its
+    /// sandbox is not ready, `Runtime` with the OCI runtime's words.
+    pub(super) async fn make_again(&self, record: &ContainerRecord) -> Result<(), Error> {
+        let locked = self.records().lock_pod(&record.pod_id).await?;
+        let (pod_dir, id) = (self.paths().pod(&record.pod_id), &record.id);
+        let record = self.records().read_container(&record.pod_id, id)?;
+        let record = record.ok_or_else(|| no_such_container(id))?;
+        let ended = record.start_failure.is_some()
+            || record.exit.is_some()
+            || monitor_link::read_exit(&pod_dir, id)?.is_some();
+        if ended || locked.read()?.phase != PodPhase::Ready {
+            return Err(Error::new(
+                ErrorKind::WrongState,
+                format!("container {id}: was started before, or its sandbox is not ready"),
+            ));
+        }
+        let live = monitor_link::status(&pod_dir).await?.unwrap_or_default();
+        if live.iter().any(|live| live.id == *id) {
+            return Ok(());
+        }
+        let request = Request::Create(self.create_request(&record));
+        monitor_link::call(&pod_dir, request)
+            .await
+            .map_err(|error| {
+                let text = format!("container {} was not made", record.name);
+                Error::caused(error.kind(), text, error)
+            })?;
+        Ok(())
     }
 
     /// How the image's owners are seen in the pod.

@@ -9,7 +9,8 @@
 //! who has nothing else to do, and nobody starts a thousand runtimes by a thousand calls.
 //!
 //! Only this process knows the outcome before it is in the record. Should it be killed
-//! before that, the monitor still knows the container, or knows that there is none.
+//! before that, the monitor knows the container, or knows that there is none: then the
+//! start asks the OCI runtime again.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -91,11 +92,6 @@ impl UnderWay {
         }
     }
 
-    /// Whether the OCI runtime is at work for a container, as far as this process knows.
-    pub(in crate::engine) fn holds(&self, id: &str) -> bool {
-        self.containers().contains_key(id)
-    }
-
     fn containers(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Outcome>>> {
         self.containers
             .lock()
@@ -113,7 +109,7 @@ mod tests {
         under_way.outcome("c").await.unwrap();
         for outcome in [Ok(()), Err(Error::new(ErrorKind::Runtime, "no such file"))] {
             let teller = under_way.begin("c").unwrap();
-            assert!(under_way.holds("c") && under_way.begin("d").is_none());
+            assert!(under_way.begin("d").is_none());
             let (heard, ()) = tokio::join!(under_way.outcome("c"), async {
                 tokio::task::yield_now().await;
                 under_way.end("c", teller, &outcome);
