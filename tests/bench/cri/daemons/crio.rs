@@ -27,11 +27,10 @@ pub fn command(host: &Host, registry: &Registry, socket: &Path, runtime: &Path) 
     let folder = socket.parent().context("a socket is in a folder")?;
     let folder = Folder::new(folder, &built(""));
     // CRI-O makes a pod's own process less likely to be killed than everybody else, which not
-    // every root may; and of no limit of processes it writes a number that Debian's crun hands
-    // to the kernel as it is.
+    // every root may.
     let score = std::fs::read_to_string("/proc/self/oom_score_adj")?;
     let edit = format!(
-        r#"s/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":{}/;s/"pids": *{{"limit": *-[0-9]*}}/"pids":{{"limit":4096}}/"#,
+        r#"s/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":{}/"#,
         score.trim()
     );
     // Beside the folder's own editing, which takes the program's name.
