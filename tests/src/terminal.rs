@@ -22,6 +22,10 @@ pub const INTERRUPT: &str = "\x03";
 /// Ctrl-D on an empty line.
 pub const END_OF_FILE: &str = "\x04";
 
+/// How long the end of what a program printed is waited for where another
+/// process still has its terminal open.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A program that runs on a terminal of its own.
 #[derive(Debug)]
 pub struct Terminal {
@@ -152,7 +156,9 @@ impl Terminal {
         }
     }
 
-    /// Waits until the program has ended.
+    /// Waits until the program has ended and all that it printed is on the
+    /// screen. What it left running may keep the terminal: its words are not
+    /// waited for longer than [`LAST_WORDS`].
     ///
     /// # Errors
     ///
@@ -161,6 +167,7 @@ impl Terminal {
         let deadline = Instant::now() + crate::patience::stretched(limit);
         loop {
             if let Some(status) = self.child.try_wait()? {
+                self.wait_until_closed();
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -171,6 +178,18 @@ impl Terminal {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The kernel hands over what was printed some time after the program
+    /// wrote it, so the program's end alone says nothing about the screen.
+    fn wait_until_closed(&self) {
+        let (screen, changed) = &*self.screen;
+        let screen = screen
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let limit = crate::patience::stretched(LAST_WORDS);
+        // Either way the caller looks at what the screen shows then.
+        drop(changed.wait_timeout_while(screen, limit, |screen| !screen.closed));
     }
 }
 
