@@ -94,6 +94,22 @@ impl Folder {
         self.editing(program, OLDER)
     }
 
+    /// An OCI runtime for CRI-O, which makes a pod's own process less likely to be killed than
+    /// everybody else: not every root may, so this one asks for the score that we have.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn with_our_score(&self, program: &Path) -> Result<PathBuf> {
+        let score = fs::read_to_string("/proc/self/oom_score_adj")?;
+        let edit = format!(
+            r#"s/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":{}/"#,
+            score.trim()
+        );
+        // Beside what else this folder edits, which has the program's name too.
+        Folder::new(&self.path.join("scored"), &self.plugins).editing(program, &edit)
+    }
+
     /// An OCI runtime of the same name that gives each `config.json` to sed first.
     ///
     /// # Errors

@@ -19,8 +19,12 @@ use super::records::files::remove_tree;
 ///
 /// `Storage` with every mount that stayed.
 pub fn unmount_below(directory: &Path) -> Result<(), Error> {
+    unmount_all(directory, observe_below(directory)?)
+}
+
+fn unmount_all(directory: &Path, mounts: Vec<PathBuf>) -> Result<(), Error> {
     let mut failures = Failures::default();
-    for mount in observe_below(directory)?.into_iter().rev() {
+    for mount in mounts.into_iter().rev() {
         // Lazily: a process that is on its way out may still look at it. The
         // mount point is free at once either way.
         let outcome = rustix::mount::unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
@@ -44,10 +48,11 @@ pub fn unmount_below(directory: &Path) -> Result<(), Error> {
 /// `Storage`; with a mount left, nothing was removed.
 pub fn remove_unmounted(directory: &Path) -> Result<(), Error> {
     // On a machine of a thousand containers the list is long: one look where one is enough.
-    if observe_below(directory)?.is_empty() {
+    let mounts = observe_below(directory)?;
+    if mounts.is_empty() {
         return remove_tree(directory);
     }
-    unmount_below(directory)?;
+    unmount_all(directory, mounts)?;
     if let Some(left) = observe_below(directory)?.first() {
         return Err(Error::new(
             ErrorKind::Storage,

@@ -90,17 +90,11 @@ impl Engine {
             return self.stop_again(&locked, record).await;
         }
         let mut failures = Failures::default();
-        for id in self.records().lost_containers(&record.id)? {
-            let live = monitor_link::status(&self.paths().pod(&record.id)).await?;
-            if live.iter().flatten().any(|live| live.id == id) {
-                // The power has not failed since it was made: its file was emptied by
-                // something else, and it may do its work.
-                continue;
-            }
-            tracing::info!(container = %id, "undoing a container that was being made when the power failed");
-            failures.note(self.take_away(&locked, &record, &id).await);
+        let mut listing = self.records().list_containers(&record.id)?;
+        if !listing.damaged.is_empty() {
+            failures.note(self.undo_lost(&locked, &record).await);
+            listing = self.records().list_containers(&record.id)?;
         }
-        let listing = self.records().list_containers(&record.id)?;
         for damaged in &listing.damaged {
             tracing::error!("{}", damaged.chain());
         }
@@ -112,6 +106,21 @@ impl Engine {
         }
         failures.note(self.remove_nameless_containers(&record.id).await);
         failures.into_result("half-made containers")
+    }
+
+    /// Undoes containers whose first record a loss of power has emptied.
+    async fn undo_lost(&self, locked: &LockedPod, record: &PodRecord) -> Result<(), Error> {
+        let live = monitor_link::status(&self.paths().pod(&record.id)).await?;
+        let mut lost = self.records().lost_containers(&record.id)?;
+        // Of one that its monitor knows something else has emptied the file: the power has
+        // not failed since it was made, and it may do its work.
+        lost.retain(|id| !live.iter().flatten().any(|live| live.id == *id));
+        let mut failures = Failures::default();
+        for id in lost {
+            tracing::info!(container = %id, "undoing a container that was being made when the power failed");
+            failures.note(self.take_away(locked, record, &id).await);
+        }
+        failures.into_result("containers without a word in their record")
     }
 
     /// Goes on with an end that another engine began; when that fails, engines that are

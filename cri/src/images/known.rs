@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::hash::Hash;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -20,8 +21,8 @@ use crate::images::index::Index;
 /// The index, and the configurations by their digests.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    index: Mutex<Option<(Identity, Arc<Index>)>>,
-    configurations: Mutex<HashMap<Digest, (Identity, Arc<ImageConfiguration>)>>,
+    index: ReadOnce<(), Index>,
+    configurations: ReadOnce<Digest, ImageConfiguration>,
 }
 
 impl Known {
@@ -31,22 +32,13 @@ impl Known {
         path: &Path,
         read: impl FnOnce() -> Result<Index, Error>,
     ) -> Result<Arc<Index>, Error> {
-        let Some(identity) = look(path) else {
-            return read().map(Arc::new);
-        };
-        if let Some((then, index)) = &*lock(&self.index)
-            && *then == identity
-        {
-            return Ok(index.clone());
-        }
-        let index = Arc::new(read()?);
-        if identity.is_settled(SystemTime::now()) {
+        self.index.get(&(), path, || {
+            let index = read()?;
             // Of images that are gone nothing is kept.
-            lock(&self.configurations)
-                .retain(|id, _| index.images.iter().any(|record| record.id == *id));
-            *lock(&self.index) = Some((identity, index.clone()));
-        }
-        Ok(index)
+            let is_there = |id: &Digest| index.images.iter().any(|record| record.id == *id);
+            self.configurations.lock().retain(|id, _| is_there(id));
+            Ok(index)
+        })
     }
 
     /// The configuration of that digest in a file, which `read` reads and checks. A file
@@ -57,31 +49,57 @@ impl Known {
         path: &Path,
         read: impl FnOnce() -> Result<ImageConfiguration, Error>,
     ) -> Result<Arc<ImageConfiguration>, Error> {
+        self.configurations.get(digest, path, read)
+    }
+}
+
+/// What was read of files, by what it is called.
+#[derive(Debug)]
+struct ReadOnce<K, T> {
+    kept: Mutex<Kept<K, T>>,
+}
+
+type Kept<K, T> = HashMap<K, (Identity, Arc<T>)>;
+
+impl<K, T> Default for ReadOnce<K, T> {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash, T> ReadOnce<K, T> {
+    fn get(
+        &self,
+        key: &K,
+        path: &Path,
+        read: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Arc<T>, Error> {
         let Some(identity) = look(path) else {
             return read().map(Arc::new);
         };
-        if let Some((then, configuration)) = lock(&self.configurations).get(digest)
+        if let Some((then, value)) = self.lock().get(key)
             && *then == identity
         {
-            return Ok(configuration.clone());
+            return Ok(value.clone());
         }
-        let configuration = Arc::new(read()?);
+        let value = Arc::new(read()?);
         if identity.is_settled(SystemTime::now()) {
-            let kept = (identity, configuration.clone());
-            lock(&self.configurations).insert(digest.clone(), kept);
+            self.lock().insert(key.clone(), (identity, value.clone()));
         }
-        Ok(configuration)
+        Ok(value)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept<K, T>> {
+        // Whoever panicked has left a whole value behind: it is set in one step.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Nothing where there is no such file, or it cannot be asked for.
 fn look(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().as_ref().map(Identity::of)
-}
-
-fn lock<T>(known: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whoever panicked has left a whole value behind: it is set in one step.
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -92,9 +110,8 @@ mod tests {
     use crate::file_identity::SETTLED;
 
     /// How often something was read.
-    fn count(reads: &Cell<u32>) -> u32 {
+    fn count(reads: &Cell<u32>) {
         reads.set(reads.get() + 1);
-        reads.get()
     }
 
     #[test]
@@ -150,6 +167,6 @@ mod tests {
         ask();
         assert_eq!(reads.get(), 2);
         known.index(&index, || Ok(Index::default())).unwrap();
-        assert!(lock(&known.configurations).is_empty());
+        assert!(known.configurations.lock().is_empty());
     }
 }

@@ -5,7 +5,6 @@
 //! looked for beside it, and the CNI plugins there too (`./x bench cri` builds all of them).
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -50,14 +49,8 @@ fn failures(
     let registry = Registry::start_in(world.host(), Access::Open)?;
     critest::push_all(&registry)?;
     let folder = Folder::new(&world.folder("crio"), beside);
-    // CRI-O makes a pod's own process less likely to be killed than everybody else, which not
-    // every root may: both runtimes are asked for what this one has.
-    let score = fs::read_to_string("/proc/self/oom_score_adj")?;
-    let edit = format!(
-        r#"s/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":{}/"#,
-        score.trim()
-    );
-    let edited = folder.editing(runtime, &edit)?;
+    // Both runtimes are asked for the same.
+    let edited = folder.with_our_score(runtime)?;
     let pinns = beside.join("pinns");
     let (arguments, registries) = crio::write(&folder, &registry, &edited, &pinns)?;
     let mut mount = world.command("mount");

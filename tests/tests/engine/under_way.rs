@@ -3,7 +3,6 @@
 //! The runtime is ours behind a gate: its `create` waits until a file says whether it
 //! goes on or fails.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use berth_cri::v1;
 use berth_cri::v1::ContainerState;
 use berth_runtime::monitor::client;
 use berth_runtime::monitor::protocol::{Reply, Request};
+use berth_tests::host::write_program;
 
 use crate::world::{
     ROLE, World, create, remove_sandbox, run, run_sandbox_by, start, status, until,
@@ -45,8 +45,7 @@ impl Gate {
             gate = gate.file.display(),
             runtime = config.oci_runtime.display(),
         );
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &script).unwrap();
         let runtime = OciRuntime {
             program,
             arguments: Vec::new(),
@@ -68,15 +67,7 @@ async fn engine(world: &World) -> (Arc<Engine>, Gate) {
     let mut config = world.config();
     config.made = MadeMeans::Begun;
     let gate = Gate::build(world, &mut config);
-    let engine = Engine::open(config).await.unwrap();
-    engine
-        .pull_image(v1::PullImageRequest {
-            image: Some(world.image_spec()),
-            ..Default::default()
-        })
-        .await
-        .unwrap();
-    (engine, gate)
+    (world.engine_with_image_by(config).await, gate)
 }
 
 fn start_request(id: &str) -> v1::StartContainerRequest {
@@ -287,8 +278,7 @@ fn a_killed_server_loses_no_container_that_it_told_of() {
             let started = engine.start_container(start_request(id)).await;
             assert_eq!(started.is_ok(), word == "go", "{started:?}");
         }
-        let told = ids.each_ref().map(|id| status(&engine, id));
-        let [lost, again] = told;
+        let [lost, again] = ids.each_ref().map(|id| status(&engine, id));
         let (lost, again) = (lost.await, again.await);
         assert!(lost.message.contains("no luck today"), "{}", lost.message);
         assert_eq!(again.state, ContainerState::ContainerRunning as i32);

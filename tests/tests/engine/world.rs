@@ -131,7 +131,12 @@ impl World {
 
     /// An engine with the image at hand.
     pub async fn engine_with_image(&self) -> Arc<Engine> {
-        let engine = self.engine().await;
+        self.engine_with_image_by(self.config()).await
+    }
+
+    /// The same by a configuration of the test's own.
+    pub async fn engine_with_image_by(&self, config: EngineConfig) -> Arc<Engine> {
+        let engine = Engine::open(config).await.unwrap();
         engine
             .pull_image(v1::PullImageRequest {
                 image: Some(self.image_spec()),

@@ -171,11 +171,7 @@ impl Engine {
                 if let Err(left) = self.take_away(&locked, &plan.pod, &record.id).await {
                     tracing::warn!(container = %record.id, "not undone: {}", left.chain());
                 }
-                Err(Error::caused(
-                    error.kind(),
-                    format!("container {} was not made", record.name),
-                    error,
-                ))
+                Err(not_made(&record, error))
             }
         }
     }
@@ -202,17 +198,8 @@ impl Engine {
             return locked.write_container(record);
         };
         // The record first: from the request on, the runtime wants the processors.
-        let sent = match locked.write_container(record) {
-            Ok(()) => monitor_link::send(&pod_dir, &request).await,
-            Err(error) => Err(error),
-        };
-        let sent = match sent {
-            Ok(sent) => sent,
-            Err(error) => {
-                self.under_way().end(&record.id, teller, &Ok(()));
-                return Err(error);
-            }
-        };
+        locked.write_container(record)?;
+        let sent = monitor_link::send(&pod_dir, &request).await?;
         let (engine, record) = (self.clone(), record.clone());
         let follow = async move {
             let outcome = engine.follow_making(&record, sent).await;
@@ -227,12 +214,7 @@ impl Engine {
         let Err(error) = sent.answer().await else {
             return Ok(());
         };
-        let name = &record.name;
-        let error = Error::caused(
-            error.kind(),
-            format!("container {name} was not made"),
-            error,
-        );
+        let error = not_made(record, error);
         tracing::warn!(container = %record.id, "{}", error.chain());
         // A monitor that is lost has said nothing of the container.
         if error.kind() != ErrorKind::Unavailable
@@ -353,10 +335,7 @@ impl Engine {
         let request = Request::Create(self.create_request(&record));
         monitor_link::call(&pod_dir, request)
             .await
-            .map_err(|error| {
-                let text = format!("container {} was not made", record.name);
-                Error::caused(error.kind(), text, error)
-            })?;
+            .map_err(|error| not_made(&record, error))?;
         Ok(())
     }
 
@@ -451,6 +430,11 @@ impl Engine {
         }
         Ok((target.pid != 0).then_some(target.pid))
     }
+}
+
+fn not_made(record: &ContainerRecord, error: Error) -> Error {
+    let text = format!("container {} was not made", record.name);
+    Error::caused(error.kind(), text, error)
 }
 
 /// The configuration that a container was made from.

@@ -26,16 +26,7 @@ pub fn command(host: &Host, registry: &Registry, socket: &Path, runtime: &Path) 
     }
     let folder = socket.parent().context("a socket is in a folder")?;
     let folder = Folder::new(folder, &built(""));
-    // CRI-O makes a pod's own process less likely to be killed than everybody else, which not
-    // every root may.
-    let score = std::fs::read_to_string("/proc/self/oom_score_adj")?;
-    let edit = format!(
-        r#"s/"oomScoreAdj": *-[0-9]*/"oomScoreAdj":{}/"#,
-        score.trim()
-    );
-    // Beside the folder's own editing, which takes the program's name.
-    let scored = Folder::new(&folder.path().join("scored"), &built(""));
-    let runtime = scored.editing(runtime, &edit)?;
+    let runtime = folder.with_our_score(runtime)?;
     let (arguments, registries) = crio::write(&folder, registry, &runtime, &pinns)?;
     // The mount is the host's own.
     let bound = host
