@@ -8,6 +8,11 @@
 //! folder after it as well. That waits for what others have begun to write too: on a
 //! busy file system for milliseconds, so there are three functions.
 //!
+//! All of them set the file's time of modification by the exact clock. The kernel's own
+//! stamps move in steps of some milliseconds, within which a file may be replaced twice and
+//! get the first one's inode again; with the exact time no two files at a path look alike,
+//! and who has read one knows from a `stat(2)` whether it is still the same.
+//!
 //! ```text
 //!                     after kill -9     after a loss of power
 //!   replace           old or new        old, new or empty
@@ -15,12 +20,14 @@
 //!   replace_synced    new, once it has returned, in both
 //! ```
 //!
-//! Read more: rename(2), fsync(2) NOTES.
+//! Read more: rename(2), fsync(2) NOTES, utimensat(2).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::sys::call::narrated;
 
@@ -46,7 +53,8 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     .and_then(|mut file| {
         narrated(file.write_all(bytes), || {
             format!("write({draft:?}, {})", beginning(bytes))
-        })
+        })?;
+        stamp(&file)
     })
     .and_then(|()| {
         narrated(fs::rename(&draft, path), || {
@@ -72,6 +80,7 @@ pub fn replace_ordered(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = PathBuf::from(draft);
     let written = File::create(&draft).and_then(|mut file| {
         file.write_all(bytes)?;
+        stamp(&file)?;
         file.sync_all()?;
         fs::rename(&draft, path)
     });
@@ -89,6 +98,13 @@ pub fn replace_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }
+}
+
+fn stamp(file: &File) -> io::Result<()> {
+    let now = SystemTime::now();
+    narrated(file.set_modified(now), || {
+        format!("utimensat({}, now)", file.as_raw_fd())
+    })
 }
 
 /// The bytes if they are few, and how many they are if not.

@@ -5,7 +5,7 @@
 //! taken over begins on a thread that may block, for what follows the answer must
 //! not be read with it.
 
-use std::io::ErrorKind as Io;
+use std::io::{ErrorKind as Io, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -110,8 +110,16 @@ pub struct Sent {
 ///
 /// `Unavailable` when there is no monitor.
 pub async fn send(pod_dir: &Path, request: &Request) -> Result<Sent, Error> {
+    let line = encode(request)?;
     let mut stream = open_stream(pod_dir).await?;
-    stream.write_all(&encode(request)?).await.map_err(lost)?;
+    // A new socket takes a line at once, and the monitor works on it while the stream is
+    // yet to be waited on.
+    let written = match stream.write(&line) {
+        Err(error) if error.kind() == Io::WouldBlock => 0,
+        outcome => outcome.map_err(lost)?,
+    };
+    let mut stream = UnixStream::from_std(stream).map_err(lost)?;
+    stream.write_all(&line[written..]).await.map_err(lost)?;
     Ok(Sent {
         stream: BufReader::new(stream),
     })
@@ -202,10 +210,10 @@ pub fn exit_path(pod_dir: &Path, id: &str) -> PathBuf {
     pod_dir.join(EXITS_FOLDER).join(format!("{id}.json"))
 }
 
-async fn open_stream(pod_dir: &Path) -> Result<UnixStream, Error> {
+async fn open_stream(pod_dir: &Path) -> Result<std::os::unix::net::UnixStream, Error> {
     loop {
         match client::connect_at_once(pod_dir) {
-            Ok(stream) => return UnixStream::from_std(stream).map_err(lost),
+            Ok(stream) => return Ok(stream),
             Err(ClientError::Unreachable { source, .. }) if source.kind() == Io::WouldBlock => {
                 tokio::time::sleep(QUEUE_PAUSE).await;
             }

@@ -14,13 +14,14 @@
 //! status.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 
 use super::accounting::Accounting;
 use super::connection::{Connection, Role};
@@ -222,17 +223,18 @@ impl Server {
 
     fn accept(&mut self) {
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    if let Err(error) = stream.set_nonblocking(true) {
-                        eprintln!("cannot serve a client: {error}");
-                        continue;
-                    }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match accept_with(&self.listener, flags) {
+                Ok(stream) => {
                     let number = self.next_connection;
                     self.next_connection += 1;
-                    self.connections.push(Connection::new(number, stream));
+                    self.connections
+                        .push(Connection::new(number, stream.into()));
+                    // Most clients have said what they want by now.
+                    self.serve_connection(number, PollFlags::IN);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(Errno::WOULDBLOCK) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
                     // EMFILE: the client stays in the kernel's queue. Polled, it
                     // would wake the loop without end.
