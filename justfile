@@ -12,6 +12,10 @@ setup:
 build:
     ./x build
 
+# write anew which of berth-oci's functions lie side by side (runtime/text-order.ld)
+order:
+    ./x order
+
 # run the example pod and show its page
 run *ARGS:
     ./x run {{ARGS}}
