@@ -21,6 +21,9 @@ use crate::error::{Context, Error, Result};
 
 /// How often, and with which pauses, one looks again at what lasts for a moment only.
 const LOOKS: usize = 20;
+/// How often one looks for the number of a worker that has the lock: on a loaded machine it can
+/// be kept from writing it for long, and whoever gives up says that nobody is there.
+const LOOKS_FOR_NUMBER: usize = 600;
 const MOMENT: Duration = Duration::from_millis(5);
 /// Every number of a process has room in it.
 const NUMBER_WIDTH: usize = 10;
@@ -149,7 +152,7 @@ pub struct LiveWorker {
 impl LiveWorker {
     /// The holder of the lock of that name.
     pub fn find(path: &Path) -> Option<LiveWorker> {
-        for _ in 0..LOOKS {
+        for _ in 0..LOOKS_FOR_NUMBER {
             let lock = File::open(path).ok()?;
             if is_free(&lock) {
                 return None;
@@ -277,6 +280,9 @@ mod tests {
         let path = directory.path().join("web.lock");
         // What a killed one left, and nobody has waited for it.
         let mut killed = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(killed.id().cast_signed()).unwrap();
+        let descriptor = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], None).unwrap();
         fs::write(&path, format!("{}\n", killed.id())).unwrap();
         let claim = Claim::lock(&path).unwrap().unwrap();
         std::thread::scope(|scope| {

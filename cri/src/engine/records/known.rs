@@ -233,8 +233,10 @@ mod tests {
             words.iter().map(|word| Arc::new(record(word))).collect()
         };
         write(&path.join("a.json"), "one");
-        let young = known.whole("f", path).unwrap_err();
-        known.keep_whole("f", young, &all(&["one"]));
+        // The test may have stood still for so long that it is not young any more.
+        if let young @ Look(None) = known.whole("f", path).unwrap_err() {
+            known.keep_whole("f", young, &all(&["one"]));
+        }
         let changes: [&dyn Fn(); 3] = [
             &|| write(&path.join("a.json"), "two"),
             &|| write(&path.join("b.json"), "new"),

@@ -130,6 +130,9 @@ fn workloads_and_services_say_everything() {
         (&job["spec"]["completions"], &job["spec"]["backoffLimit"]),
         (&json!(1), &json!(6))
     );
+    // Nothing is made of what must be there: the client hears that it is missing.
+    let bare = filled("batch", "jobs", json!({"metadata": {"uid": "u"}}));
+    assert!(bare["spec"].get("template").is_none() && bare["spec"].get("selector").is_none());
     let parallel = filled("batch", "jobs", json!({"spec": {"parallelism": 3}}));
     assert!(parallel["spec"].get("completions").is_none());
 

@@ -74,7 +74,8 @@ pub(super) fn fill_job(job: &mut Value) {
 /// A Job's pods are told apart by its uid, so two Jobs never count each other's.
 fn select_by_uid(metadata: &Value, spec: &mut Value) {
     let (uid, name) = (text(metadata, "uid"), text(metadata, "name"));
-    if uid.is_empty() || !spec["selector"].is_null() {
+    // A template that is not there is not made: that it is needed is what the client must hear.
+    if uid.is_empty() || !spec["selector"].is_null() || !spec["template"].is_object() {
         return;
     }
     let labels = inside(inside(inside(spec, "template"), "metadata"), "labels");
