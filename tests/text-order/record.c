@@ -3,8 +3,8 @@
  *
  * It follows the program's children too, each until it executes another program; the
  * first process may execute itself anew. What it adds to the file are the addresses, in
- * decimal and rounded down to 16, each once, and a line "end". The program must be linked to fixed addresses below
- * 64 MiB, as berth-oci is.
+ * decimal and rounded down to 16, each once, and a line "end". The program must be
+ * linked to fixed addresses below 64 MiB, as berth-oci is.
  *
  * usage: record FILE PROGRAM [ARGUMENT ...]
  */
