@@ -43,7 +43,11 @@ pub fn check<Case: Fn(&Lab) -> Result<()>>(who: Who, case: Case) {
         let known = DIFFERENCES
             .iter()
             .find(|difference| difference.case == name && difference.runtime == runtime.name);
-        match (ask(who, &runtime, &case), known) {
+        let outcome = match runtime.name.as_str() {
+            "berth-oci" => ask(who, &runtime, &case),
+            _ => ask_referee(who, &runtime, &case, known.is_some()),
+        };
+        match (outcome, known) {
             (Ok(()), None) => {}
             (Err(error), None) => wrong.push(format!("{}: {error:#}", runtime.name)),
             (Err(error), Some(known)) => {
@@ -59,6 +63,28 @@ pub fn check<Case: Fn(&Lab) -> Result<()>>(who: Who, case: Case) {
         }
     }
     assert!(wrong.is_empty(), "{name}\n{}", wrong.join("\n"));
+}
+
+/// Asks up to three times for the outcome that is expected. The elder two have
+/// races of their own, some on a slow machine only, and it is not they who are
+/// judged here; of berth-oci the first answer counts.
+fn ask_referee(
+    who: Who,
+    runtime: &Runtime,
+    case: impl Fn(&Lab) -> Result<()>,
+    differs: bool,
+) -> Result<()> {
+    for attempt in 1..3 {
+        let outcome = ask(who, runtime, &case);
+        if outcome.is_err() == differs {
+            return outcome;
+        }
+        println!(
+            "{} is asked again, for attempt {attempt} ended in {outcome:?}",
+            runtime.name
+        );
+    }
+    ask(who, runtime, case)
 }
 
 fn ask(who: Who, runtime: &Runtime, case: impl Fn(&Lab) -> Result<()>) -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, as_is, holds, path, same};
+use crate::lab::{Lab, as_is, eventually, holds, path, same};
 
 /// A hook that keeps what it is told, and its name in the order of calls.
 fn keeps(folder: &Path, name: &str) -> Value {
@@ -52,7 +52,14 @@ fn all_six_run_in_order_and_are_told_the_state() {
         let pid = lab.pid("c")?;
         lab.call(&["start", "c"])?.text()?;
         order("prestart\ncreateRuntime\ncreateContainer\npoststart\n")?;
-        ensure!(inside.join("startContainer").exists(), "it did not run");
+        // berth-oci answers when the program has begun, after this hook; crun
+        // answers while it may still run.
+        let told_inside = || kept(inside, "startContainer");
+        let told_inside = match lab.runtime.name.as_str() {
+            "berth-oci" => told_inside()?,
+            _ => eventually(told_inside)?,
+        };
+        ensure!(told_inside["id"] == "c", "{told_inside}");
         lab.call(&["kill", "c", "KILL"])?.text()?;
         lab.wait_for("c", "stopped")?;
         lab.call(&["delete", "c"])?.text()?;
@@ -74,7 +81,6 @@ fn all_six_run_in_order_and_are_told_the_state() {
         }
         ensure!(kept(&outside, "poststart")?["status"] == "running");
         ensure!(kept(&outside, "poststop")?["status"] == "stopped");
-        ensure!(kept(inside, "startContainer")?["id"] == "c");
         Ok(())
     });
 }
