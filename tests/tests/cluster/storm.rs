@@ -21,7 +21,7 @@ use crate::pods::{assert_empty, assert_nodes_agree};
 use crate::world::Cluster;
 
 /// Not a measure: a machine that has other work too takes three times as long as an idle one.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// On hollow nodes.
 const PROMISED: usize = 1000;

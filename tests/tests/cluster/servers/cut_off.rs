@@ -51,7 +51,7 @@ fn a_leader_at_work(world: &World) -> (usize, Vec<usize>) {
     let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
     world.apply(others[0], &web(1)).unwrap();
     world.until_running(others[0], "app=web", 1);
-    assert!(world.connected_to(NODE).contains(&leader));
+    world.lead_to(NODE, leader);
     (leader, others)
 }
 
