@@ -34,11 +34,21 @@ impl Known {
     ) -> Result<Arc<Index>, Error> {
         self.index.get(&(), path, || {
             let index = read()?;
-            // Of images that are gone nothing is kept.
-            let is_there = |id: &Digest| index.images.iter().any(|record| record.id == *id);
-            self.configurations.lock().retain(|id, _| is_there(id));
+            self.keep_configurations_of(&index);
             Ok(index)
         })
+    }
+
+    /// The index that was just written to a file, by one who keeps others from doing so.
+    pub(super) fn note_index(&self, path: &Path, index: &Index) {
+        self.index.put(&(), path, || index.clone());
+        self.keep_configurations_of(index);
+    }
+
+    /// Of images that are gone nothing is kept.
+    fn keep_configurations_of(&self, index: &Index) {
+        let is_there = |id: &Digest| index.images.iter().any(|record| record.id == *id);
+        self.configurations.lock().retain(|id, _| is_there(id));
     }
 
     /// The configuration of that digest in a file, which `read` reads and checks. A file
@@ -91,6 +101,16 @@ impl<K: Clone + Eq + Hash, T> ReadOnce<K, T> {
         Ok(value)
     }
 
+    /// What a file holds, from whoever has written it.
+    fn put(&self, key: &K, path: &Path, value: impl FnOnce() -> T) {
+        if let Some(identity) = look(path)
+            && identity.is_exact(SystemTime::now())
+        {
+            let value = Arc::new(value());
+            self.lock().insert(key.clone(), (identity, value));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept<K, T>> {
         // Whoever panicked has left a whole value behind: it is set in one step.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,6 +156,26 @@ mod tests {
             ask();
             assert_eq!(reads.get(), expected);
         }
+    }
+
+    #[test]
+    fn an_index_that_was_written_here_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.json");
+        let known = Known::default();
+        let unread = || panic!("it is known");
+        disk::write_whole(&path, b"{}").unwrap();
+        known.note_index(&path, &Index::default());
+        assert_eq!(*known.index(&path, unread).unwrap(), Index::default());
+        // Another process may write it too.
+        disk::write_whole(&path, b"{}").unwrap();
+        let reads = Cell::new(0);
+        let read = || {
+            count(&reads);
+            Ok(Index::default())
+        };
+        known.index(&path, read).unwrap();
+        assert_eq!(reads.get(), 1);
     }
 
     #[test]

@@ -248,7 +248,10 @@ impl Store {
     pub(crate) fn write_index(&self, locked: &LockedIndex) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(&locked.index)
             .map_err(|error| Error::caused(ErrorKind::Os, "index.json is not written", error))?;
-        disk::write_whole(&self.index_file(), &text)
+        let path = self.index_file();
+        disk::write_whole(&path, &text)?;
+        self.known.note_index(&path, &locked.index);
+        Ok(())
     }
 
     /// Writes a blob under its digest, which is computed here: it cannot have
