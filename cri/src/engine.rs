@@ -8,9 +8,10 @@
 //!
 //! No daemon holds the truth. It is in three places that outlive every
 //! `berth`: records on disk say what was asked for, a pod's monitor says what
-//! runs, and its exit files say how it ended. So each call reads them afresh,
-//! many engines work on one machine at once, and one that is killed is missed
-//! by nobody: the next one undoes what it left half-made (`recover`).
+//! runs, and its exit files say how it ended. So each call reads them afresh, or
+//! sees that they are as they were (`witness`); many engines work on one machine
+//! at once, and one that is killed is missed by nobody: the next one undoes what
+//! it left half-made (`recover`).
 //!
 //! Try it: `cat DATA/pods/*/pod.json`, and `berth exec` while `berth run` runs.
 
@@ -29,6 +30,7 @@ use self::paths::Paths;
 use self::records::Records;
 use self::runtimes::Runtimes;
 use self::spec::host::HostFacts;
+use self::witness::Witnesses;
 use crate::images::ImageStore;
 
 /// Standard input and output of a container that runs, for a client.
@@ -87,6 +89,8 @@ pub mod stats;
 pub(crate) mod user_ids;
 /// What a container is at this moment, from records, monitor and exit files.
 pub mod view;
+/// What is known of pods without asking their monitors each time.
+pub(crate) mod witness;
 
 /// The engine of one pair of run and data directory. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -107,6 +111,7 @@ struct Parts {
     cni: Cni,
     host: HostFacts,
     under_way: UnderWay,
+    witnesses: Witnesses,
 }
 
 /// What spans of the engine's steps are made under; nobody listens unless traces
@@ -167,6 +172,7 @@ impl Engine {
                 cni,
                 host,
                 under_way: UnderWay::default(),
+                witnesses: Witnesses::default(),
             }),
         })
     }
@@ -231,6 +237,11 @@ impl Engine {
     /// Containers whose OCI runtime is still at work.
     fn under_way(&self) -> &UnderWay {
         &self.parts.under_way
+    }
+
+    /// What monitors have told and the kernel vouches for.
+    fn witnesses(&self) -> &Witnesses {
+        &self.parts.witnesses
     }
 
     fn host(&self) -> &HostFacts {

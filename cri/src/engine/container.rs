@@ -33,18 +33,18 @@ impl Engine {
         self.under_way().outcome(&record.id).await?;
         self.to_the_end(move |engine| async move {
             let pod_dir = engine.paths().pod(&record.pod_id);
-            let request = Request::Start {
-                id: record.id.clone(),
-            };
-            let mut started = monitor_link::call(&pod_dir, request.clone()).await;
+            let mut started = monitor_link::begin(&pod_dir, &record.id).await;
             if matches!(&started, Err(error) if error.kind() == ErrorKind::NotFound) {
                 started = match engine.make_again(&record).await {
-                    Ok(()) => monitor_link::call(&pod_dir, request).await,
+                    Ok(()) => monitor_link::begin(&pod_dir, &record.id).await,
                     Err(error) => Err(error),
                 };
             }
             match started {
-                Ok(_) => Ok(()),
+                Ok((told, sent)) => {
+                    engine.keep_word(&record.pod_id, &told, sent);
+                    Ok(())
+                }
                 Err(error) if error.kind() == ErrorKind::Runtime => {
                     engine.keep_start_failure(&record, &error).await?;
                     Err(error)

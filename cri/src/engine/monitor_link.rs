@@ -94,23 +94,26 @@ pub(super) fn read_configuration(pod_dir: &Path) -> Option<MonitorConfig> {
 ///
 /// `Unavailable` when it does not answer; the failure's kind when it refuses.
 pub async fn call(pod_dir: &Path, request: Request) -> Result<Reply, Error> {
-    send(pod_dir, &request).await?.answer().await
+    send(pod_dir, &[request]).await?.answer().await
 }
 
-/// A call that was sent, and whose answer nobody has taken yet. The monitor carries it
+/// Calls that were sent, and whose answers nobody has taken yet. The monitor carries them
 /// out even if nobody ever does.
 #[derive(Debug)]
 pub struct Sent {
     stream: BufReader<UnixStream>,
 }
 
-/// Asks a monitor and does not wait for its answer.
+/// Asks a monitor some things, one after another, and does not wait for its answers.
 ///
 /// # Errors
 ///
 /// `Unavailable` when there is no monitor.
-pub async fn send(pod_dir: &Path, request: &Request) -> Result<Sent, Error> {
-    let line = encode(request)?;
+pub async fn send(pod_dir: &Path, requests: &[Request]) -> Result<Sent, Error> {
+    let mut line = Vec::new();
+    for request in requests {
+        encode(request, &mut line)?;
+    }
     let mut stream = open_stream(pod_dir).await?;
     // A new socket takes a line at once, and the monitor works on it while the stream is
     // yet to be waited on.
@@ -126,12 +129,12 @@ pub async fn send(pod_dir: &Path, request: &Request) -> Result<Sent, Error> {
 }
 
 impl Sent {
-    /// Waits for the answer.
+    /// Waits for the next answer.
     ///
     /// # Errors
     ///
     /// As [`call`].
-    pub async fn answer(mut self) -> Result<Reply, Error> {
+    pub async fn answer(&mut self) -> Result<Reply, Error> {
         let mut line = Vec::new();
         let read = self.stream.read_until(b'\n', &mut line);
         if read.await.map_err(lost)? == 0 {
@@ -142,6 +145,11 @@ impl Sent {
         }
         refuse_failure(decode(&line)?)
     }
+
+    /// The connection, whose calls were all answered: it ends when the monitor does.
+    pub fn into_connection(self) -> Option<std::os::unix::net::UnixStream> {
+        self.stream.into_inner().into_std().ok()
+    }
 }
 
 /// What a monitor says of its containers; none when no monitor answers.
@@ -150,14 +158,52 @@ impl Sent {
 ///
 /// When it answers with something else.
 pub async fn status(pod_dir: &Path) -> Result<Option<Vec<ContainerRecord>>, Error> {
-    let request = Request::Status { id: None };
-    let answer = tokio::time::timeout(STATUS_LIMIT, call(pod_dir, request)).await;
+    let told = status_and_connection(pod_dir).await?;
+    Ok(told.map(|(containers, _)| containers))
+}
+
+/// As [`status`], with the connection on which it was said.
+///
+/// # Errors
+///
+/// As [`status`].
+pub async fn status_and_connection(
+    pod_dir: &Path,
+) -> Result<Option<(Vec<ContainerRecord>, Sent)>, Error> {
+    let ask = async {
+        let mut sent = send(pod_dir, &[Request::Status { id: None }]).await?;
+        Ok((sent.answer().await?, sent))
+    };
+    let answer = tokio::time::timeout(STATUS_LIMIT, ask).await;
     match answer.unwrap_or_else(|_| Err(silent())) {
-        Ok(Reply::Containers { containers }) => Ok(Some(containers)),
-        Ok(other) => Err(nonsense(&other)),
+        Ok((Reply::Containers { containers }, sent)) => Ok(Some((containers, sent))),
+        Ok((other, _)) => Err(nonsense(&other)),
         Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Starts a container's program. Gives what the monitor tells of the container then,
+/// should it tell anything, and the connection.
+///
+/// # Errors
+///
+/// As [`call`].
+pub async fn begin(pod_dir: &Path, id: &str) -> Result<(Vec<ContainerRecord>, Sent), Error> {
+    let requests = [
+        Request::Start { id: id.to_owned() },
+        Request::Status {
+            id: Some(id.to_owned()),
+        },
+    ];
+    let mut sent = send(pod_dir, &requests).await?;
+    sent.answer().await?;
+    // It has begun, whatever becomes of the question.
+    let containers = match sent.answer().await {
+        Ok(Reply::Containers { containers }) => containers,
+        _ => Vec::new(),
+    };
+    Ok((containers, sent))
 }
 
 /// Waits until a container has ended.
@@ -242,12 +288,12 @@ where
     }
 }
 
-fn encode(request: &Request) -> Result<Vec<u8>, Error> {
-    let mut line = serde_json::to_vec(request).map_err(|error| {
+fn encode(request: &Request, lines: &mut Vec<u8>) -> Result<(), Error> {
+    serde_json::to_writer(&mut *lines, request).map_err(|error| {
         Error::caused(ErrorKind::Invalid, "encode a call to the monitor", error)
     })?;
-    line.push(b'\n');
-    Ok(line)
+    lines.push(b'\n');
+    Ok(())
 }
 
 fn decode(line: &[u8]) -> Result<Reply, Error> {

@@ -350,6 +350,7 @@ impl Engine {
             }
             Err(error) => failures.note(Err(error)),
         }
+        self.witnesses().forget(&record.id);
         if exits == Exits::Keep {
             failures.note(self.keep_exits(locked).await);
         }
@@ -428,11 +429,7 @@ impl Engine {
 
     /// Whether a sandbox is ready: made, not stopped, and its monitor answers.
     pub async fn sandbox_state(&self, record: &PodRecord) -> v1::PodSandboxState {
-        let ready = record.phase == PodPhase::Ready
-            && matches!(
-                monitor_link::status(&self.paths().pod(&record.id)).await,
-                Ok(Some(_))
-            );
+        let ready = record.phase == PodPhase::Ready && self.has_monitor(&record.id).await;
         match ready {
             true => v1::PodSandboxState::SandboxReady,
             false => v1::PodSandboxState::SandboxNotready,

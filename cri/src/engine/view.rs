@@ -1,7 +1,8 @@
 //! What a container is at this moment, from records, monitor and exit files.
 //!
 //! ```text
-//! monitor knows it ───────────────▶ created, running, exited: its word
+//! monitor knows it ───────────────▶ created, running, exited: its word, or what it
+//!                                   has said before and the kernel vouches for
 //! exit file or record of the exit ▶ exited
 //! start failed ───────────────────▶ exited, the program never ran
 //! none of these, pod stopped ─────▶ exited, nobody saw how
@@ -17,7 +18,7 @@ use berth_runtime::monitor::protocol::{
 };
 
 use super::error::Error;
-use super::monitor_link;
+use super::monitor_link::{self, Sent};
 use super::records::{ContainerPhase, ContainerRecord, PodPhase, PodRecord, no_such_container};
 use super::{Engine, records};
 use crate::v1::ContainerState;
@@ -159,7 +160,11 @@ impl Engine {
             return Ok(Vec::new());
         }
         let pod_dir = self.paths().pod(&pod.id);
-        let live = monitor_link::status(&pod_dir).await?;
+        let running = |record: &Arc<ContainerRecord>| self.witnesses().running(&pod.id, &record.id);
+        let live = match records.iter().map(running).collect() {
+            Some(live) => Some(live),
+            None => self.ask_monitor(&pod.id).await?,
+        };
         let monitor_answers = live.is_some();
         let mut live: HashMap<String, Live> = live
             .unwrap_or_default()
@@ -182,6 +187,29 @@ impl Engine {
                 Ok(judge(record, pod.phase, &seen))
             })
             .collect()
+    }
+
+    /// What a pod's monitor says of its containers; none when no monitor answers.
+    async fn ask_monitor(&self, pod_id: &str) -> Result<Option<Vec<Live>>, Error> {
+        let pod_dir = self.paths().pod(pod_id);
+        let answer = monitor_link::status_and_connection(&pod_dir).await?;
+        Ok(answer.map(|(told, sent)| {
+            self.keep_word(pod_id, &told, sent);
+            told
+        }))
+    }
+
+    /// Keeps what a monitor has said, as long as the kernel vouches for it.
+    pub(super) fn keep_word(&self, pod_id: &str, told: &[Live], sent: Sent) {
+        if let Some(connection) = sent.into_connection() {
+            self.witnesses().note(pod_id, connection, told);
+        }
+    }
+
+    /// Whether a pod's monitor answers.
+    pub(super) async fn has_monitor(&self, pod_id: &str) -> bool {
+        self.witnesses().sees_monitor(pod_id)
+            || matches!(self.ask_monitor(pod_id).await, Ok(Some(_)))
     }
 
     /// The record of a container that was made.

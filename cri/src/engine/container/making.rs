@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_runtime::clock::now_nanoseconds;
-use berth_runtime::monitor::protocol::{CreateContainer, PodNamespace, Request};
+use berth_runtime::monitor::protocol::{
+    ContainerRecord as Live, ContainerState as LiveState, CreateContainer, PodNamespace, Reply,
+    Request,
+};
 use oci_spec::runtime::Spec;
 use tracing::Instrument as _;
 
@@ -199,7 +202,7 @@ impl Engine {
         };
         // The record first: from the request on, the runtime wants the processors.
         locked.write_container(record)?;
-        let sent = monitor_link::send(&pod_dir, &request).await?;
+        let sent = monitor_link::send(&pod_dir, &[request]).await?;
         let (engine, record) = (self.clone(), record.clone());
         let follow = async move {
             let outcome = engine.follow_making(&record, sent).await;
@@ -210,9 +213,22 @@ impl Engine {
     }
 
     /// What becomes of a container whose maker has his answer.
-    async fn follow_making(&self, record: &ContainerRecord, sent: Sent) -> Result<(), Error> {
-        let Err(error) = sent.answer().await else {
-            return Ok(());
+    async fn follow_making(&self, record: &ContainerRecord, mut sent: Sent) -> Result<(), Error> {
+        let error = match sent.answer().await {
+            Ok(Reply::Created { pid }) => {
+                let told = Live {
+                    id: record.id.clone(),
+                    pid,
+                    state: LiveState::Created,
+                    created_at: record.created_at,
+                    started_at: 0,
+                    exit: None,
+                };
+                self.keep_word(&record.pod_id, &[told], sent);
+                return Ok(());
+            }
+            Ok(_) => return Ok(()),
+            Err(error) => error,
         };
         let error = not_made(record, error);
         tracing::warn!(container = %record.id, "{}", error.chain());
