@@ -18,7 +18,9 @@ fn who_fills_the_disk_is_evicted_and_nobody_else() -> Result<()> {
     let cluster = Cluster::start(2);
     let settings = json!({
         "evictionHard": {"nodefs.available": "32Mi", "memory.available": "1Mi"},
-        "evictionPressureTransitionPeriod": "5s",
+        // Longer than the ten seconds from one look at the node's conditions to the next, or
+        // the kubelet may never tell of the pressure.
+        "evictionPressureTransitionPeriod": "15s",
         "volumeStatsAggPeriod": "1s",
     });
     let member = Member::take_over(&cluster, settings, Disk::OfMib(64))?;
@@ -64,10 +66,13 @@ fn evicted(cluster: &Cluster) -> Result<()> {
     });
     let pod = object(cluster, &["pod", "hungry"])?;
     ensure!(condition(&pod, "DisruptionTarget") == "True", "{pod}");
-    let events = cluster.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
-    for reason in ["Evicted", "EvictionThresholdMet", "NodeHasDiskPressure"] {
-        ensure!(events.contains(reason), "no {reason} in {events}");
-    }
+    cluster.until("it is told of", PATIENCE, || {
+        let events = cluster.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
+        for reason in ["Evicted", "EvictionThresholdMet", "NodeHasDiskPressure"] {
+            ensure!(events.contains(reason), "no {reason} in {events}");
+        }
+        Ok(())
+    });
     // What it wrote went with it, so the node is well again and takes pods.
     cluster.until("the node is short no more", PATIENCE, || {
         let node = object(cluster, &["node", "host-1"])?;
