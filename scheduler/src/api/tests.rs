@@ -214,11 +214,14 @@ async fn a_watch_tells_what_enters_and_leaves_its_selection() {
 async fn a_streamed_list_ends_with_a_marked_bookmark() {
     let fixture = fixture().await;
     let maps: Client<ConfigMap> = Client::namespaced(fixture.client.clone(), "default");
-    maps.create(&PostParams::default(), &config_map("a", "red"))
+    let made = maps
+        .create(&PostParams::default(), &config_map("a", "red"))
         .await
         .unwrap();
     let parameters = WatchParams::default().initial_events().timeout(20);
-    let mut seen = maps.watch(&parameters, "0").await.unwrap().boxed();
+    // From 0 on it would be the state of any time.
+    let start = made.resource_version().unwrap();
+    let mut seen = maps.watch(&parameters, &start).await.unwrap().boxed();
     assert!(matches!(seen.next().await, Some(Ok(WatchEvent::Added(map))) if map.name_any() == "a"));
     match seen.next().await {
         Some(Ok(WatchEvent::Bookmark(mark))) => {
