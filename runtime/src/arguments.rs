@@ -3,9 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, Parser, Subcommand, ValueEnum};
 
 use crate::cgroup::plan::CgroupManager;
+
+/// Ordinary command lines, read without clap.
+mod quick;
 
 /// An OCI runtime: makes, starts and ends containers.
 #[derive(Debug, Parser)]
@@ -218,6 +221,9 @@ pub struct RunArguments {
     pub keep: bool,
 }
 
+/// The signal where none is named.
+const SIGNAL: &str = "SIGTERM";
+
 /// A signal.
 #[derive(Debug, Args)]
 pub struct KillArguments {
@@ -230,7 +236,7 @@ pub struct KillArguments {
     /// The container
     pub id: String,
     /// A name or a number
-    #[arg(default_value = "SIGTERM")]
+    #[arg(default_value = SIGNAL)]
     pub signal: String,
 }
 
@@ -248,7 +254,7 @@ pub struct DeleteArguments {
 }
 
 /// A program that is added.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ExecArguments {
     /// A file with the `process` of a configuration
     #[arg(short, long, value_name = "FILE")]
@@ -538,14 +544,11 @@ impl Arguments {
     /// Reads the command line.
     ///
     /// Describing every command to the parser takes longer than making three
-    /// namespaces. So the commands that callers use most are looked for first,
-    /// and only the one that is there is described; everything else, mistakes
-    /// and `--help` included, goes the long way.
+    /// namespaces. So what callers write most is read by other means; everything
+    /// else, mistakes and `--help` included, goes the long way.
     pub fn read() -> Arguments {
-        let words = with_two_dashes(std::env::args_os().collect());
-        find_verb(&words)
-            .and_then(|name| read_one(name, &words))
-            .unwrap_or_else(|| Arguments::parse_from(words))
+        let words: Vec<OsString> = std::env::args_os().collect();
+        quick::read(&words).unwrap_or_else(|| Arguments::parse_from(with_two_dashes(words)))
     }
 }
 
@@ -609,63 +612,6 @@ fn options_of(command: &Command) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// The first word that is neither an option nor an option's value.
-fn find_verb(words: &[OsString]) -> Option<&str> {
-    let mut words = words.iter().skip(1);
-    loop {
-        let word = words.next()?.to_str()?;
-        if GLOBAL_WITH_VALUE.contains(&word) {
-            words.next()?;
-        } else if !word.starts_with('-') {
-            return Some(word);
-        }
-    }
-}
-
-/// The command line, if it is a sound one of this command.
-fn read_one(name: &str, words: &[OsString]) -> Option<Arguments> {
-    fn of<A: Args>(matches: &ArgMatches) -> Option<A> {
-        A::from_arg_matches(matches).ok()
-    }
-    type Describe = fn(Command) -> Command;
-    type Build = fn(&ArgMatches) -> Option<Verb>;
-    let (describe, build): (Describe, Build) = match name {
-        "create" => (CreateArguments::augment_args, |found| {
-            Some(Verb::Create(of(found)?))
-        }),
-        "start" => (Named::augment_args, |found| Some(Verb::Start(of(found)?))),
-        "state" => (Named::augment_args, |found| Some(Verb::State(of(found)?))),
-        "kill" => (KillArguments::augment_args, |found| {
-            Some(Verb::Kill(of(found)?))
-        }),
-        "delete" => (DeleteArguments::augment_args, |found| {
-            Some(Verb::Delete(of(found)?))
-        }),
-        "run" => (RunArguments::augment_args, |found| {
-            Some(Verb::Run(of(found)?))
-        }),
-        "exec" => (ExecArguments::augment_args, |found| {
-            Some(Verb::Exec(of(found)?))
-        }),
-        _ => return None,
-    };
-    let plain = |name: &'static str| {
-        Command::new(name)
-            .disable_help_flag(true)
-            .disable_version_flag(true)
-    };
-    let verb = describe(plain("verb")).name(name.to_owned());
-    let program = Global::augment_args(plain("berth-oci"))
-        .disable_help_subcommand(true)
-        .subcommand(verb);
-    let found = program.try_get_matches_from(words).ok()?;
-    let (_, of_verb) = found.subcommand()?;
-    Some(Arguments {
-        global: Global::from_arg_matches(&found).ok()?,
-        verb: build(of_verb)?,
-    })
-}
-
 #[cfg(test)]
 mod table;
 
@@ -673,8 +619,7 @@ mod table;
 mod tests {
     use std::ffi::OsString;
 
-    use super::{Arguments, find_verb, read_one, with_two_dashes};
-    use clap::Parser;
+    use super::with_two_dashes;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
@@ -711,44 +656,5 @@ mod tests {
         ] {
             assert_eq!(with_two_dashes(words(line)), words(wanted), "{line}");
         }
-    }
-
-    #[test]
-    fn the_short_way_reads_what_the_long_way_reads() {
-        for line in [
-            "berth-oci create --bundle /b --pid-file /p one",
-            "berth-oci --root /r --log /l --log-format json create -b /b --console-socket /s --no-pivot one",
-            "berth-oci create --root /r --preserve-fds 3 one",
-            "berth-oci --systemd-cgroup start one",
-            "berth-oci --root=/r state one",
-            "berth-oci kill --all one 9",
-            "berth-oci kill one",
-            "berth-oci delete --force one",
-            "berth-oci run -d --keep -b /b one",
-            "berth-oci --cgroup-manager disabled exec --process /p --detach --pid-file /q one",
-            "berth-oci exec -t -e A=1 -e B=2 --user 1:2 one sh -c true",
-            "berth-oci exec one ls -l --color",
-        ] {
-            let words = words(line);
-            let short = read_one(find_verb(&words).expect(line), &words).expect(line);
-            let long = Arguments::try_parse_from(&words).expect(line);
-            assert_eq!(format!("{short:?}"), format!("{long:?}"), "{line}");
-        }
-    }
-
-    #[test]
-    fn mistakes_go_the_long_way() {
-        for line in [
-            "berth-oci create",
-            "berth-oci kill --what one",
-            "berth-oci run --help",
-        ] {
-            let words = words(line);
-            assert!(
-                find_verb(&words).is_some_and(|name| read_one(name, &words).is_none()),
-                "{line}"
-            );
-        }
-        assert_eq!(find_verb(&words("berth-oci --help")), None);
     }
 }

@@ -39,5 +39,7 @@ pub mod schedule;
 pub mod seccomp;
 /// Sockets whose path is too long for an address.
 pub mod socket_path;
+/// What comes before everything else in `main`.
+pub mod start;
 /// Pseudo terminals.
 pub mod terminal;

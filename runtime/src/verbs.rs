@@ -19,8 +19,6 @@ pub mod state;
 pub mod step;
 pub mod update;
 
-use std::process::ExitCode;
-
 use crate::arguments::{Arguments, Verb};
 use crate::error::{Error, ErrorKind};
 use crate::ids::ContainerId;
@@ -29,12 +27,12 @@ use crate::{arguments::Global, monitor, stages, sys};
 
 /// The exit status that says that a command failed. That of `exec` is one that
 /// few programs have themselves, so that callers can tell the two apart.
-pub fn failure_code(verb: &Verb) -> ExitCode {
+pub fn failure_code(verb: &Verb) -> u8 {
     match verb {
-        Verb::Exec(_) => ExitCode::from(255),
+        Verb::Exec(_) => 255,
         // 1 says that the two differ.
-        Verb::Diff(_) => ExitCode::from(2),
-        _ => ExitCode::FAILURE,
+        Verb::Diff(_) => 2,
+        _ => 1,
     }
 }
 

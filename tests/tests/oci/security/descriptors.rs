@@ -57,6 +57,23 @@ fn create_start_and_exec_keep_nothing() {
     });
 }
 
+/// What is opened next takes the number of a descriptor that the caller closed: a file of
+/// the host would be the program's standard input.
+#[test]
+fn closed_standard_descriptors_are_the_null_device() {
+    check(Who::Berth, |lab| {
+        let bundle = lab.bundle("c", |config| {
+            let look = "stat -Lc %t:%T /proc/self/fd/0 /proc/self/fd/2";
+            config["process"]["args"] = json!(["sh", "-c", look]);
+        })?;
+        let mut command = lab.host.command("sh");
+        command.args(["-c", "exec \"$@\" <&- 2>&-", "sh"]);
+        command.arg(&lab.runtime.path).arg("--root").arg(lab.root());
+        command.args(["run", "--bundle", path(&bundle), "c"]);
+        same(finish(&mut command)?.text()?, "1:3\n1:3")
+    });
+}
+
 #[test]
 fn hooks_get_none() {
     check(Who::Berth, |lab| {
