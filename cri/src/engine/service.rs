@@ -10,10 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use berth_runtime::clock::now_nanoseconds;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tonic::Status;
 
 use super::Engine;
-use super::container::making::read_config;
+use super::container::making::read_config_text;
 use super::error::Error;
 use super::exec::ExecRequest;
 use super::records::{PodPhase, PodRecord, namespace_options};
@@ -296,14 +298,13 @@ impl Engine {
     fn verbose_container(&self, view: &ContainerView) -> Result<HashMap<String, String>, Error> {
         let record = &view.record;
         let bundle = self.paths().bundle(&record.pod_id, &record.id);
-        let info = serde_json::json!({
-            "sandboxID": record.pod_id,
-            "pid": view.pid,
-            // Gone with the sandbox's run directory.
-            "runtimeSpec": read_config(&bundle).ok(),
-        });
+        let info = VerboseInfo {
+            sandbox_id: &record.pod_id,
+            pid: view.pid,
+            runtime_spec: read_config_text(&bundle),
+        };
         Ok(HashMap::from([
-            ("info".to_owned(), info.to_string()),
+            ("info".to_owned(), json_text(&info)?),
             ("pid".to_owned(), view.pid.to_string()),
             ("record".to_owned(), json_text(record)?),
         ]))
@@ -337,6 +338,17 @@ impl Engine {
         let made = |record: &Arc<PodRecord>| record.phase != PodPhase::HalfMade;
         Ok(listing.records.into_iter().filter(made).collect())
     }
+}
+
+/// What stands under `info` of a container, by the names that containerd has for them.
+#[derive(Serialize)]
+struct VerboseInfo<'a> {
+    #[serde(rename = "sandboxID")]
+    sandbox_id: &'a str,
+    pid: i32,
+    /// Gone with the sandbox's run directory.
+    #[serde(rename = "runtimeSpec")]
+    runtime_spec: Option<Box<RawValue>>,
 }
 
 fn sandbox_item(record: &PodRecord, state: v1::PodSandboxState) -> v1::PodSandbox {
@@ -452,7 +464,7 @@ fn told_image(config: &v1::ContainerConfig) -> Option<v1::ImageSpec> {
     Some(image)
 }
 
-fn json_text<R: serde::Serialize>(record: &R) -> Result<String, Error> {
+fn json_text<R: Serialize>(record: &R) -> Result<String, Error> {
     serde_json::to_string(record).map_err(|error| {
         Error::caused(super::error::ErrorKind::Storage, "encode the record", error)
     })

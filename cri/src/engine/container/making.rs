@@ -19,6 +19,7 @@ use berth_runtime::monitor::protocol::{
     Request,
 };
 use oci_spec::runtime::Spec;
+use serde_json::value::RawValue;
 use tracing::Instrument as _;
 
 use super::{image_error, image_volumes};
@@ -467,6 +468,13 @@ pub(in crate::engine) fn read_config(bundle: &Path) -> Result<Spec, Error> {
             error,
         )
     })
+}
+
+/// The same as it was written, for those who only pass it on; nothing where it is gone or
+/// no JSON.
+pub(in crate::engine) fn read_config_text(bundle: &Path) -> Option<Box<RawValue>> {
+    let text = std::fs::read_to_string(bundle.join(CONFIG_FILE)).ok()?;
+    RawValue::from_string(text).ok()
 }
 
 fn write_config(bundle: &Path, spec: &Spec) -> Result<(), Error> {
