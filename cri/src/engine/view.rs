@@ -160,8 +160,8 @@ impl Engine {
             return Ok(Vec::new());
         }
         let pod_dir = self.paths().pod(&pod.id);
-        let running = |record: &Arc<ContainerRecord>| self.witnesses().running(&pod.id, &record.id);
-        let live = match records.iter().map(running).collect() {
+        let ids = records.iter().map(|record| &*record.id);
+        let live = match self.witnesses().running(&pod.id, ids) {
             Some(live) => Some(live),
             None => self.ask_monitor(&pod.id).await?,
         };

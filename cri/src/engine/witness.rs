@@ -15,7 +15,7 @@
 //! asked of the monitor.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -116,17 +116,24 @@ impl Witnesses {
         pod.is_some_and(|pod| pod.is_fresh() && is_open(&pod.monitor))
     }
 
-    /// What a pod's monitor has told of a container that ran then and runs still, while
+    /// What a pod's monitor has told of containers that all ran then and run still, while
     /// the monitor lives too.
-    pub(super) fn running(&self, pod_id: &str, id: &str) -> Option<ContainerRecord> {
+    pub(super) fn running<'a>(
+        &self,
+        pod_id: &str,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Option<Vec<ContainerRecord>> {
         let pods = self.pods();
         let pod = pods.get(pod_id).filter(|pod| pod.is_fresh())?;
-        let init = pod.inits.get(id).filter(|init| init.is_running())?;
-        let both = [
-            PollFd::new(&pod.monitor, PollFlags::IN),
-            PollFd::new(&init.pidfd, PollFlags::IN),
-        ];
-        none_is_ready(both).then(|| init.told.clone())
+        let inits: Vec<&Init> = ids
+            .map(|id| pod.inits.get(id).filter(|init| init.is_running()))
+            .collect::<Option<_>>()?;
+        let pidfds = inits.iter().map(|init| init.pidfd.as_fd());
+        let mut polled: Vec<PollFd<'_>> = std::iter::once(pod.monitor.as_fd())
+            .chain(pidfds)
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
+            .collect();
+        none_is_ready(&mut polled).then(|| inits.iter().map(|init| init.told.clone()).collect())
     }
 
     /// Gives up what is kept of a pod that ends.
@@ -184,17 +191,17 @@ fn spent(pods: &HashMap<String, Pod>) -> usize {
 
 /// Nothing arrives on a connection whose every call was answered, but its end.
 fn is_open(monitor: &UnixStream) -> bool {
-    none_is_ready([PollFd::new(monitor, PollFlags::IN)])
+    none_is_ready(&mut [PollFd::new(monitor, PollFlags::IN)])
 }
 
 /// Whether a process has not ended.
 fn is_silent(pidfd: &OwnedFd) -> bool {
-    none_is_ready([PollFd::new(pidfd, PollFlags::IN)])
+    none_is_ready(&mut [PollFd::new(pidfd, PollFlags::IN)])
 }
 
-fn none_is_ready<const N: usize>(mut descriptors: [PollFd<'_>; N]) -> bool {
+fn none_is_ready(descriptors: &mut [PollFd<'_>]) -> bool {
     // A call that was interrupted has found nothing out.
-    poll(&mut descriptors, Some(&Timespec::default())) == Ok(0)
+    poll(descriptors, Some(&Timespec::default())) == Ok(0)
 }
 
 #[cfg(test)]
@@ -225,12 +232,14 @@ mod tests {
         fn end(&mut self) {
             // Not waited for: a monitor may be slow to collect it.
             self.0.kill().unwrap();
-            while Command::new("true").status().is_ok() {
+            for _ in 0..1000 {
                 let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()));
                 if stat.unwrap().contains(") Z ") {
                     return;
                 }
+                std::thread::sleep(Duration::from_millis(10));
             }
+            panic!("process {} does not end", self.0.id());
         }
     }
 
@@ -239,6 +248,11 @@ mod tests {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
+    }
+
+    fn running(witnesses: &Witnesses, pod: &str, id: &str) -> Option<ContainerRecord> {
+        let told = witnesses.running(pod, [id].into_iter())?;
+        told.into_iter().next()
     }
 
     #[test]
@@ -253,14 +267,23 @@ mod tests {
         assert!(!witnesses.sees_monitor("p"));
         tell(ContainerState::Created);
         assert!(witnesses.sees_monitor("p"));
-        assert_eq!(witnesses.running("p", "c"), None);
+        assert_eq!(running(&witnesses, "p", "c"), None);
         tell(ContainerState::Running);
-        let running = program.told(ContainerState::Running);
-        assert_eq!(witnesses.running("p", "c"), Some(running));
-        assert_eq!(witnesses.running("p", "d"), None);
-        assert_eq!(witnesses.running("q", "c"), None);
+        let told = program.told(ContainerState::Running);
+        assert_eq!(running(&witnesses, "p", "c"), Some(told));
+        assert_eq!(running(&witnesses, "p", "d"), None);
+        assert_eq!(running(&witnesses, "q", "c"), None);
+        // One that is not known to run makes all of them a question.
+        assert_eq!(witnesses.running("p", ["c", "d"].into_iter()), None);
+        assert_eq!(
+            witnesses
+                .running("p", ["c", "c"].into_iter())
+                .unwrap()
+                .len(),
+            2
+        );
         program.end();
-        assert_eq!(witnesses.running("p", "c"), None);
+        assert_eq!(running(&witnesses, "p", "c"), None);
         assert!(witnesses.sees_monitor("p"));
         monitors.clear();
         assert!(!witnesses.sees_monitor("p"));
@@ -276,9 +299,9 @@ mod tests {
             witnesses.note("p", ours, &told);
             monitor = Some(theirs);
         }
-        assert!(witnesses.running("p", "c").is_some());
+        assert!(running(&witnesses, "p", "c").is_some());
         drop(monitor);
-        assert_eq!(witnesses.running("p", "c"), None);
+        assert_eq!(running(&witnesses, "p", "c"), None);
     }
 
     #[test]
@@ -292,7 +315,7 @@ mod tests {
             let told = [program.told(ContainerState::Running)];
             witnesses.note("p", ours, &told);
         }
-        assert_eq!(witnesses.running("p", "c"), None);
+        assert_eq!(running(&witnesses, "p", "c"), None);
     }
 
     #[test]
