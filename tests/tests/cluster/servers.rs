@@ -224,11 +224,6 @@ impl World {
             return;
         }
         eprintln!("host {index} has left server {server}, and is led back");
-        let host = self.cluster.host(index);
-        let nft = |rules: &str| {
-            let output = host.command("nft").arg(rules).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-        };
         let mut rules = "add table inet led; \
              add chain inet led out { type filter hook output priority 0; }; "
             .to_owned();
@@ -241,14 +236,21 @@ impl World {
                 address.port()
             );
         }
-        nft(&rules);
+        self.rule(index, &rules);
         self.cluster
             .until("the node goes to the leader", PATIENCE, || {
                 let connected = self.connected_to(index);
                 ensure!(connected.contains(&server), "it speaks to {connected:?}");
                 Ok(())
             });
-        nft("delete table inet led");
+        self.rule(index, "delete table inet led");
+    }
+
+    /// Changes the nftables rules of a host.
+    fn rule(&self, index: usize, rules: &str) {
+        let host = self.cluster.host(index);
+        let output = host.command("nft").arg(rules).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 }
 

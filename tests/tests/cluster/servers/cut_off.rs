@@ -129,14 +129,10 @@ fn a_server_without_its_store_is_left_by_its_nodes() {
     let (lost, others) = a_leader_at_work(&world);
     let by = others[0];
     let (before, _) = world.pods(by, "app=web").unwrap();
-    let nft = |rules: &str| {
-        let host = cluster.host(lost);
-        let output = host.command("nft").arg(rules).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
-    nft("add table inet cut; \
+    let rules = "add table inet cut; \
          add chain inet cut out { type filter hook output priority 0; }; \
-         add rule inet cut out tcp dport 2379 drop");
+         add rule inet cut out tcp dport 2379 drop";
+    world.rule(lost, rules);
     let began = Instant::now();
     let next = world.until_somebody_leads(by, &[lost]);
     world.until_servers_are(next, &others);
@@ -161,7 +157,7 @@ fn a_server_without_its_store_is_left_by_its_nodes() {
     let (after, _) = world.pods(by, "app=web").unwrap();
     assert!(after.contains(&before[0]), "{before:?} became {after:?}");
 
-    nft("delete table inet cut");
+    world.rule(lost, "delete table inet cut");
     world.until_servers_are(next, &[0, 1, 2]);
     cluster.until("it serves again", PATIENCE, || {
         world.apply(lost, &note("kept"))
