@@ -56,7 +56,7 @@ use crate::sys::{path, process};
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Words of the command line that may be a verb which makes a container's process.
-const VERBS: [&str; 3] = ["create", "run", "exec"];
+const VERBS: [&str; 4] = ["create", "run", "exec", "step"];
 
 /// Whether a command line may be one for which the program must be sealed. It is
 /// asked before the command line is taken apart, so a container that is named
@@ -228,6 +228,7 @@ mod tests {
             "berth-oci --root /run/x create --bundle b c"
         )));
         assert!(concerns(words("berth-oci exec c true")));
+        assert!(concerns(words("berth-oci step c")));
         assert!(!concerns(words("berth-oci --root /run/x start c")));
         assert!(!concerns(words("berth-oci features")));
     }

@@ -46,7 +46,7 @@ pub unsafe extern "C" fn first() -> ! {
 }
 
 /// The words of the command line that a process of a container may come from.
-const VERBS: [&[u8]; 3] = [b"create\0", b"run\0", b"exec\0"];
+const VERBS: [&[u8]; 4] = [b"create\0", b"run\0", b"exec\0", b"step\0"];
 /// How `execveat(2)` names a program that it was given as a descriptor.
 const BY_DESCRIPTOR: &[u8] = b"/dev/fd/";
 const PROGRAM: &[u8] = b"/proc/self/exe\0";
@@ -200,7 +200,7 @@ mod tests {
             unsafe { concerns(pointers.as_ptr(), pointers.len()) }
         };
         assert!(asks(&[c"berth-oci", c"--root", c"/x", c"create", c"c"]));
-        assert!(asks(&[c"x", c"run"]) && asks(&[c"x", c"exec"]));
+        assert!(asks(&[c"x", c"run"]) && asks(&[c"x", c"exec"]) && asks(&[c"x", c"step"]));
         assert!(!asks(&[c"run"]), "its own name is no verb");
         assert!(!asks(&[c"x", c"runs"]) && !asks(&[c"x", c"ru"]) && !asks(&[c"x", c""]));
         assert!(!asks(&[]));

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{call_copy, grant};
 use crate::check::{Who, check};
-use crate::lab::{Lab, eventually, path};
+use crate::lab::{Lab, as_is, eventually, path};
 
 /// Waits for a process with another program than ours, keeps it open, and then
 /// tries to write for a second after it has ended. A shell opens for reading;
@@ -150,5 +150,29 @@ fn an_init_that_waits_does_not_hand_it_over() {
         exists(&rootfs.join("tried"))?;
         assert_whole(&program, &bytes)?;
         lab.remove("c")
+    });
+}
+
+/// Who walks makes a container's process too, and stands still in the middle of it.
+#[test]
+fn a_walk_does_not_hand_it_over() {
+    check(Who::Berth, |lab| {
+        let bundle = lab.bundle("c", as_is)?;
+        let mut command = lab.command(&["step", "--bundle", path(&bundle), "c"]);
+        let mut walk = crate::outcome::start(command.stdin(std::process::Stdio::piped()))?;
+        let input = walk.take_stdin();
+        let program = format!("/proc/{}/exe", walk.pid());
+        eventually(|| {
+            // What runs from a mount that can be written answers ETXTBSY.
+            let refused = fs::OpenOptions::new().write(true).open(&program);
+            let errno = refused.err().and_then(|error| error.raw_os_error());
+            let expected = rustix::io::Errno::ROFS.raw_os_error();
+            ensure!(errno == Some(expected), "opening it gives {errno:?}");
+            Ok(())
+        })?;
+        drop(input);
+        let ended = walk.wait()?;
+        ensure!(ended.code == 1, "{ended:?}");
+        Ok(())
     });
 }
