@@ -17,6 +17,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use crate::init::Init;
 use crate::mountinfo;
 use crate::stage::{Run, Stage, StageError};
@@ -40,6 +42,7 @@ fn bind_root(init: &mut Init) -> Result<(), StageError> {
     let rootfs = init.plan.rootfs.as_path();
     if init.plan.namespaces.shares_mounts() {
         let directory = path::open_host(rootfs)?;
+        refuse_attached(directory.as_fd())?;
         init.root = Some(copy_tree(init, directory.as_fd(), Depth::Recursive)?);
         return Ok(());
     }
@@ -59,6 +62,23 @@ fn bind_root(init: &mut Init) -> Result<(), StageError> {
     // The descriptor of the copy goes on to stand for it now that it is attached.
     init.root = Some(tree);
     Ok(())
+}
+
+/// Whoever has no mount namespace has its mounts on a tree that is attached nowhere, so
+/// that the host sees none of them. Linux before 6.15 attaches nothing to such a tree.
+fn refuse_attached(directory: BorrowedFd<'_>) -> Result<(), StageError> {
+    let (tree, other) = (
+        mount::open_tree_clone(directory, Depth::One)?,
+        mount::open_tree_clone(directory, Depth::One)?,
+    );
+    match mount::move_mount(other.as_fd(), tree.as_fd()) {
+        Err(error) if error.errno() == Errno::EINVAL => Err(StageError::Refused(
+            "linux.namespaces: expected one of type mount: only from Linux 6.15 on can a \
+             container without it have mounts that the host does not see"
+                .to_owned(),
+        )),
+        outcome => Ok(outcome?),
+    }
 }
 
 /// A copy of some of the host's mounts, attached nowhere yet. Where the container

@@ -117,19 +117,20 @@ fn runtimes(who: Who) -> Vec<Runtime> {
         Who::Hybrid => &["runc", "berth-oci"],
         Who::Berth => &["berth-oci"],
     };
-    match std::env::var_os("RUNTIME_UNDER_TEST") {
-        Some(path) => vec![named(Path::new(&path))]
-            .into_iter()
-            .filter(|runtime| asked.contains(&runtime.name.as_str()))
-            .collect(),
-        None => asked
-            .iter()
-            .map(|name| match *name {
-                "berth-oci" => named(&program(name)),
-                referee => named(Path::new("/usr/sbin").join(referee).as_path()),
-            })
-            .map(|runtime| found(runtime).unwrap())
-            .collect(),
+    let by_name = |name: &str| match name {
+        "berth-oci" => named(&program(name)),
+        referee => found(named(&Path::new("/usr/sbin").join(referee))).unwrap(),
+    };
+    match std::env::var("RUNTIME_UNDER_TEST") {
+        Ok(path) => {
+            let runtime = match path.contains('/') {
+                true => named(Path::new(&path)),
+                false => by_name(&path),
+            };
+            let is_asked = asked.contains(&runtime.name.as_str());
+            is_asked.then_some(runtime).into_iter().collect()
+        }
+        Err(_) => asked.iter().map(|name| by_name(name)).collect(),
     }
 }
 

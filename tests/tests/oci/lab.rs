@@ -31,6 +31,17 @@ pub fn has_only_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether the kernel is of this version or a later one.
+pub fn kernel_is(wanted: (u32, u32)) -> bool {
+    let found = rustix::system::uname();
+    let release = found.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
+        _ => panic!("{release:?} is no kernel's release"),
+    }
+}
+
 /// The machine.
 pub struct Lab {
     /// Its namespaces and folders.

@@ -280,7 +280,9 @@ fn narration_tells_every_call_that_strace_sees() {
             let is_told = narration.clone().any(|line| line.starts_with(&wanted));
             ensure!(is_told, "{wanted} is not told: {}", told.stderr);
         }
-        ensure!(writes > 10, "{trace}");
+        // Version 1 has a group for each controller.
+        let least = if crate::lab::has_only_v2() { 3 } else { 10 };
+        ensure!(writes > least, "{writes} writes: {trace}");
         holds(
             &told.stderr,
             &[

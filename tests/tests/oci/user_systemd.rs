@@ -74,6 +74,18 @@ impl UserSystemd {
         finish(&mut command)
     }
 
+    /// Whether it has come to a bus: it is told that there is one, and takes its time.
+    fn is_on(&self, bus: &str) -> Result<String> {
+        let mut command = Command::new("setpriv");
+        command
+            .args([&format!("--reuid={USER}"), &format!("--regid={USER}")])
+            .args(["--clear-groups", "busctl", &format!("--address={bus}")])
+            .args(["call", "org.freedesktop.DBus", "/org/freedesktop/DBus"])
+            .args(["org.freedesktop.DBus", "NameHasOwner", "s"])
+            .arg("org.freedesktop.systemd1");
+        finish(&mut command)?.text()
+    }
+
     fn shown(&self, unit: &str, property: &str) -> Result<String> {
         self.control(&["show", "--value", "--property", property, unit])?
             .text()
@@ -112,11 +124,12 @@ fn a_users_systemd_makes_keeps_and_stops_a_scope() {
         let user = UserSystemd::start(lab)?;
         let place = path(user.folder.path());
         ensure!(!Path::new(place).join("bus").exists(), "a bus by itself");
-        scope_lives(lab, &user, "own", ("XDG_RUNTIME_DIR", place))?;
+        scope_lives(lab, &user, "own", ("XDG_RUNTIME_DIR", place)).context("by its own socket")?;
         user.control(&["start", "dbus.socket", "dbus.service"])?
             .text()?;
         let bus = format!("unix:path={place}/bus");
-        scope_lives(lab, &user, "bus", ("DBUS_SESSION_BUS_ADDRESS", &bus))
+        eventually(|| same(user.is_on(&bus)?, "b true")).context("its name on the bus")?;
+        scope_lives(lab, &user, "bus", ("DBUS_SESSION_BUS_ADDRESS", &bus)).context("by the bus")
     });
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::grant;
 use crate::check::{Who, check};
-use crate::lab::{Lab, eventually, path};
+use crate::lab::{Lab, eventually, kernel_is, path};
 
 /// Follows what every other process holds, as fast as a shell can.
 const SPY: &str = r#"
@@ -45,9 +45,21 @@ fn assert_unseen(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Whether init has to begin in the pid namespace that it joins.
+fn is_born_inside() -> bool {
+    let is = !kernel_is((6, 17));
+    if is {
+        eprintln!("NOT RUN: before Linux 6.17 init is seen (docs/security.md, what is left open)");
+    }
+    is
+}
+
 /// A container that joins the spy's processes, created and run often.
 #[test]
 fn the_host_is_not_seen_while_a_container_is_made() {
+    if is_born_inside() {
+        return;
+    }
     check(Who::Berth, |lab| {
         let init = start_spy(lab)?;
         let bundle = lab.bundle("c", |config| {
@@ -68,6 +80,9 @@ fn the_host_is_not_seen_while_a_container_is_made() {
 /// Nor does it ever have more rights there than the program will have.
 #[test]
 fn no_capabilities_are_left_to_be_taken_over() {
+    if is_born_inside() {
+        return;
+    }
     check(Who::Berth, |lab| {
         let init = start_spy(lab)?;
         let bundle = lab.bundle("c", |config| {
