@@ -6,6 +6,7 @@ pub mod stops;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use nix::sched::CloneFlags;
 use stops::{Stop, Walked};
@@ -13,7 +14,7 @@ use stops::{Stop, Walked};
 use crate::cgroup::attach::Entrance;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::plan::CgroupPlan;
-use crate::init::{Init, Message};
+use crate::init::Message;
 use crate::links::{MovedLink, Passage};
 use crate::plan::CreatePlan;
 use crate::stage::{Run, Stage, StageError, StageFailure, announce, pass_over};
@@ -58,8 +59,8 @@ pub struct Wishes {
 
 /// A container that is being made.
 pub struct Creation {
-    /// What is to be done.
-    pub plan: CreatePlan,
+    /// What is to be done; init has it too.
+    pub plan: Rc<CreatePlan>,
     /// The configuration as it was read, to be kept.
     pub config: Vec<u8>,
     /// What else the caller wants.
@@ -327,11 +328,6 @@ impl Creation {
     pub fn tell(&self, message: Message) -> Result<(), SyscallError> {
         let channel = self.channel.as_ref().expect("clone-init made the channel");
         channel::send(channel.as_fd(), &[message as u8])
-    }
-
-    /// Init as its own side sees it.
-    pub fn init_side(&self, channel: OwnedFd) -> Init {
-        Init::new(self, channel)
     }
 
     fn how_init_ended(&mut self) -> StageError {

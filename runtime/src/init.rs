@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use nix::sched::CloneFlags;
 
@@ -91,7 +92,7 @@ impl Message {
 /// A container that makes itself.
 pub struct Init {
     /// What is to be done.
-    pub plan: CreatePlan,
+    pub plan: Rc<CreatePlan>,
     /// What else the caller wants.
     pub wishes: Wishes,
     /// The runtime spec that the configuration was written for, for hooks.
@@ -121,6 +122,8 @@ pub struct Init {
     pub kernel_mounts: Vec<(PathBuf, OwnedFd)>,
     /// The program's path inside, once it is found.
     pub program: Option<CString>,
+    /// `HOME=` where the plan's environment does not have it, once it is known.
+    pub home: Option<CString>,
     /// The filter, compiled.
     pub filter: Option<BpfProgram>,
     /// What init says when the exec fails: to whoever called `start`.
@@ -135,30 +138,33 @@ pub struct Init {
 }
 
 impl Init {
-    /// Takes over what the runtime had prepared. Its locks and sockets are not
-    /// init's to hold, so what is not moved here is closed by the exec at latest.
-    pub fn new(creation: &Creation, channel: OwnedFd) -> Init {
+    /// Takes over what the runtime had prepared, in the copy of it that init is: moved,
+    /// for each page that a copy writes to is one that the kernel copies. The runtime's
+    /// locks and sockets are not init's to hold, so what is not moved here is closed by
+    /// the exec at latest.
+    pub fn new(creation: &mut Creation, channel: OwnedFd) -> Init {
         Init {
-            plan: creation.plan.clone(),
+            plan: Rc::clone(&creation.plan),
             wishes: creation.wishes.clone(),
-            oci_version: creation.record.oci_version.clone(),
+            oci_version: std::mem::take(&mut creation.record.oci_version),
             channel,
             gate: None,
             console: None,
-            target: None,
+            target: creation.target.take(),
             pid_namespace: None,
             moves: creation.moves,
-            cgroup: creation.cgroup.clone(),
             cgroups: creation
                 .cgroup
                 .as_ref()
                 .map(own_cgroups)
                 .unwrap_or_default(),
-            handed: Handed::default(),
+            cgroup: creation.cgroup.take(),
+            handed: std::mem::take(&mut creation.handed),
             root: None,
             kernel_mounts: Vec::new(),
             program: None,
-            filter: creation.filter.clone(),
+            home: None,
+            filter: creation.filter.take(),
             caller: None,
             procfs: None,
             table: creation.table,

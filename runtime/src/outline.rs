@@ -164,7 +164,7 @@ pub fn outline(creation: &Creation) -> Result<Outline, SeccompError> {
         resources: _,
         wishes,
         annotations,
-    } = &creation.plan;
+    } = &*creation.plan;
     Ok(Outline {
         version: 1,
         id: id.to_string(),

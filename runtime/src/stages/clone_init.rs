@@ -18,6 +18,7 @@ use nix::sched::CloneFlags;
 
 use super::new_session::set_oom_score;
 use crate::creation::{Creation, Gate, Handed, Undo};
+use crate::init::Init;
 use crate::stage::{Run, Stage, StageError};
 use crate::state::START_SOCKET;
 use crate::sys::process::{self, Cloned};
@@ -64,12 +65,10 @@ fn clone_init(creation: &mut Creation) -> Result<(), StageError> {
             drop(ours);
             // The lock says that the runtime lives; a copy of it would lie.
             creation.folder = None;
-            let mut init = creation.init_side(theirs);
+            let mut init = Init::new(creation, theirs);
             init.console = console;
             init.gate = gate;
-            init.target = creation.target.take();
             init.pid_namespace = late;
-            init.handed = std::mem::take(&mut creation.handed);
             init.run()
         }
         Cloned::Parent(pid, pidfd) => {

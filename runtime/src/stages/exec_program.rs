@@ -5,7 +5,7 @@
 //! close by themselves. The connection to the caller closes too, and that is
 //! how the caller learns that it worked.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -30,7 +30,9 @@ fn exec_program(init: &mut Init) -> Result<(), StageError> {
     if init.filter.is_none() {
         remark(|| process::describe_execve(program, &plan.arguments));
     }
-    match process::execve(program, &plan.arguments, &plan.environment) {
+    let environment = plan.environment.iter().chain(&init.home);
+    let environment: Vec<&CStr> = environment.map(CString::as_c_str).collect();
+    match process::execve(program, &plan.arguments, &environment) {
         Ok(never) => match never {},
         Err(call) => Err(StageError::Worded {
             text: format!("exec: {}: {call}", program.to_string_lossy()),

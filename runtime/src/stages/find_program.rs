@@ -29,12 +29,10 @@ pub const STAGE: Stage = Stage {
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn find_program(init: &mut Init) -> Result<(), StageError> {
-    let process = &mut init.plan.process;
+    let process = &init.plan.process;
     if variable(process, b"HOME").is_none() {
         let home = read_home(process.uid);
-        process
-            .environment
-            .push(text_of([b"HOME=".as_slice(), &home].concat()));
+        init.home = Some(text_of([b"HOME=".as_slice(), &home].concat()));
     }
     let program = find(process)?;
     init.program = Some(text_of(program.into_os_string().into_vec()));

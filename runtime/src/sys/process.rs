@@ -163,7 +163,7 @@ pub fn clone_sibling(namespaces: CloneFlags) -> Result<Option<HostPid>, SyscallE
 pub fn execve(
     program: &CStr,
     arguments: &[CString],
-    environment: &[CString],
+    environment: &[&CStr],
 ) -> Result<Infallible, SyscallError> {
     finish(nix::unistd::execve(program, arguments, environment), || {
         describe_execve(program, arguments)

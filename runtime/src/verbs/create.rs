@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -108,7 +109,7 @@ pub fn prepare(
         annotations: plan.annotations.clone(),
     };
     Ok(Creation {
-        plan,
+        plan: Rc::new(plan),
         config,
         wishes: wishes(arguments, gate, sockets, notifies),
         store: StateStore::new(&global.root),

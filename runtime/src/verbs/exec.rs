@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sched::CloneFlags;
@@ -116,7 +117,7 @@ fn prepare(global: &Global, arguments: &ExecArguments, found: Found) -> Result<C
         joined: Vec::new(),
     };
     Ok(Creation {
-        plan,
+        plan: Rc::new(plan),
         config: Vec::new(),
         wishes: Wishes {
             pid_file: arguments.pid_file.clone(),
