@@ -31,6 +31,16 @@ pub fn has_only_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Copies a program that is then executed. By another process: a child that some other
+/// case starts meanwhile has this one's descriptors until its exec, and a file that
+/// anybody may write to cannot be executed (`ETXTBSY`).
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let mut copy = std::process::Command::new("cp");
+    crate::outcome::finish(copy.args([from, to]))?
+        .text()
+        .map(drop)
+}
+
 /// Whether the kernel is of this version or a later one.
 pub fn kernel_is(wanted: (u32, u32)) -> bool {
     let found = rustix::system::uname();

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, add, has_only_v2, holds, path, same};
+use crate::lab::{Lab, add, copy_program, has_only_v2, holds, path, same};
 use crate::outcome::{Outcome, finish};
 
 /// The user, who has no name on the machine, and one only in the test's mounts.
@@ -32,7 +32,7 @@ impl Home {
         }
         // Where the program is built the user may not look.
         let program = folder.join(lab.runtime.path.file_name().unwrap());
-        fs::copy(&lab.runtime.path, &program)?;
+        copy_program(&lab.runtime.path, &program)?;
         fs::create_dir(folder.join("run"))?;
         let home = Home { folder, program };
         home.take(&home.folder)?;
