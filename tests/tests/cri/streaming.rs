@@ -32,6 +32,7 @@ spec:
       image: busybox
       stdin: true
       command: [sh, -c, 'nc -ll -p 7777 -e cat & exec cat']
+      readinessProbe: {tcpSocket: {port: 7777}, periodSeconds: 1}
 ";
 
 const V4: &str = "v4.channel.k8s.io";
