@@ -17,7 +17,10 @@
 //! Why not the other way round, a map on the overlay's own mount? Overlayfs
 //! cannot be mapped (it lacks `FS_ALLOW_IDMAP`, also in Linux 6.18), but takes
 //! mapped mounts as its layers since 5.19, and by descriptor, without a place in
-//! the tree, since 6.15. Why is `upper` not mapped as well? It could be; but then
+//! the tree, since 6.15. Before that each is attached over its own layer for the
+//! moment in which the overlay is made, in a mount namespace of a thread's own
+//! ([`in_own_mounts`]): nobody else sees them there, and they go with the thread.
+//! Why is `upper` not mapped as well? It could be; but then
 //! a file that root of a container wrote would be root's on the host's disk,
 //! set-user-id bit and all. As it is, nothing that a pod writes ever belongs to
 //! an id of the host's.
@@ -31,8 +34,12 @@ use std::path::Path;
 use berth_runtime::plan::mappings::{Mappings, outside_of};
 use berth_runtime::sys::mount::{Depth, open_tree_clone, set_idmap};
 use berth_runtime::sys::path::{open_host, open_readable};
+use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsopen};
+use rustix::mount::{
+    FsOpenFlags, MountPropagationFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
+    fsopen, mount_change,
+};
 
 use super::error::{Error, ErrorKind};
 
@@ -89,23 +96,56 @@ impl IdMap {
     }
 }
 
-/// Whether the kernel builds an overlay on mounts that are attached nowhere: two
-/// directories of the store are tried. Nothing is mounted.
+/// Does something in a copy of the mount namespace that ends with it.
+pub(crate) fn in_own_mounts<T: Send>(
+    work: impl FnOnce() -> Result<T, Errno> + Send,
+) -> Result<T, Errno> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS)
+                .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+            let quiet = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", quiet)?;
+            work()
+        });
+        thread.join().unwrap_or(Err(Errno::IO))
+    })
+}
+
+/// Whether the kernel builds an overlay on id-mapped mounts. Nothing is mounted.
 pub(crate) fn probe(first: &Path, second: &Path) -> Result<(), Error> {
+    match probe_detached(first, second) {
+        // They have to be attached for it.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) if knows_mapped_layers() => Ok(()),
+        found => found.map_err(|errno| {
+            let what = "the kernel builds no overlay on id-mapped mounts (Linux 5.19)";
+            Error::caused(ErrorKind::Unsupported, what, errno)
+        }),
+    }
+}
+
+/// Whether overlayfs takes id-mapped mounts at all: since Linux 5.19. To try it takes a
+/// user namespace, and this process has too many threads to make one.
+fn knows_mapped_layers() -> bool {
+    let found = rustix::system::uname();
+    let release = found.release().to_string_lossy();
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(19))
+}
+
+/// Whether it takes mounts that are attached nowhere: two directories of the store are
+/// tried.
+fn probe_detached(first: &Path, second: &Path) -> Result<(), Errno> {
     let clone = |path| -> Result<OwnedFd, Errno> {
         let opened = open_host(path).map_err(|_| Errno::NOENT)?;
         open_tree_clone(opened.as_fd(), Depth::One).map_err(|_| Errno::PERM)
     };
-    let build = || -> Result<(), Errno> {
-        let (first, second) = (clone(first)?, clone(second)?);
-        let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_string(&overlay, "source", "overlay")?;
-        fsconfig_set_fd(&overlay, "lowerdir+", &first)?;
-        fsconfig_set_fd(&overlay, "lowerdir+", &second)?;
-        fsconfig_create(&overlay)
-    };
-    build().map_err(|errno| {
-        let what = "the kernel builds no overlay on mounts that are attached nowhere (Linux 6.15)";
-        Error::caused(ErrorKind::Unsupported, what, errno)
-    })
+    let (first, second) = (clone(first)?, clone(second)?);
+    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&overlay, "source", "overlay")?;
+    fsconfig_set_fd(&overlay, "lowerdir+", &first)?;
+    fsconfig_set_fd(&overlay, "lowerdir+", &second)?;
+    fsconfig_create(&overlay)
 }

@@ -35,15 +35,15 @@ use berth_runtime::whole_file;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
 };
 
 use crate::images::Usage;
 use crate::images::digest::Digest;
 use crate::images::disk;
 use crate::images::error::{Context, Error, ErrorKind};
-use crate::images::id_map::IdMap;
+use crate::images::id_map::{IdMap, in_own_mounts};
 use crate::images::store::{SnapshotRecord, Store, read_json, remove_tree};
 
 /// The overlay's word for "nothing of this has to reach the disk".
@@ -306,34 +306,69 @@ fn mount_overlay(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> std::
 }
 
 fn mount_step_by_step(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
-    let overlay = open_overlay()?;
-    for directory in lower {
-        fsconfig_set_string(&overlay, "lowerdir+", directory)?;
-    }
-    attach_overlay(&overlay, snapshot, target)
+    attach(&build_by_paths(lower, snapshot)?, target)
 }
 
-/// The same with each lower directory as a mount whose owners are moved. The
-/// mounts are attached nowhere, and overlayfs takes them by their descriptors
-/// (Linux 6.15); it has copies of them once it is made.
+/// The same with each lower directory as a mount whose owners are moved.
 fn mount_mapped(
     lower: &[PathBuf],
     snapshot: &Snapshot,
     target: &Path,
     ids: &IdMap,
 ) -> Result<Result<(), Errno>, Error> {
-    let lower: Vec<OwnedFd> = lower
+    let trees: Vec<OwnedFd> = lower
         .iter()
         .map(|directory| ids.mount(directory))
         .collect::<Result<_, _>>()?;
-    let mount = || {
-        let overlay = open_overlay()?;
-        for directory in &lower {
-            fsconfig_set_fd(&overlay, "lowerdir+", directory)?;
+    let built = match build_on_trees(&trees, snapshot) {
+        // The kernel wants to find the mounts in the mount namespace (before 6.15).
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+            build_in_own_mounts(lower, &trees, snapshot, target)
         }
-        attach_overlay(&overlay, snapshot, target)
+        built => built,
     };
-    Ok(mount())
+    Ok(built.and_then(|overlay| attach(&overlay, target)))
+}
+
+/// An overlay on mounts that are attached nowhere, which overlayfs takes by their
+/// descriptors (Linux 6.15); it has copies of them once it is made.
+fn build_on_trees(trees: &[OwnedFd], snapshot: &Snapshot) -> Result<OwnedFd, Errno> {
+    let overlay = open_overlay()?;
+    for tree in trees {
+        fsconfig_set_fd(&overlay, "lowerdir+", tree)?;
+    }
+    build(&overlay, snapshot)
+}
+
+/// An overlay on the same mounts, each attached over its directory for that moment, in
+/// a mount namespace that nobody else sees.
+fn build_in_own_mounts(
+    lower: &[PathBuf],
+    trees: &[OwnedFd],
+    snapshot: &Snapshot,
+    target: &Path,
+) -> Result<OwnedFd, Errno> {
+    in_own_mounts(|| {
+        for (directory, tree) in lower.iter().zip(trees) {
+            attach(tree, directory)?;
+        }
+        match build_by_paths(lower, snapshot) {
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                mount_by_string(lower, snapshot, target)?;
+                let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                rustix::mount::open_tree(rustix::fs::CWD, target, clone)
+            }
+            built => built,
+        }
+    })
+}
+
+fn build_by_paths(lower: &[PathBuf], snapshot: &Snapshot) -> Result<OwnedFd, Errno> {
+    let overlay = open_overlay()?;
+    for directory in lower {
+        fsconfig_set_string(&overlay, "lowerdir+", directory)?;
+    }
+    build(&overlay, snapshot)
 }
 
 fn open_overlay() -> Result<OwnedFd, Errno> {
@@ -342,7 +377,8 @@ fn open_overlay() -> Result<OwnedFd, Errno> {
     Ok(overlay)
 }
 
-fn attach_overlay(overlay: &OwnedFd, snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
+/// The overlay's mount, attached nowhere.
+fn build(overlay: &OwnedFd, snapshot: &Snapshot) -> Result<OwnedFd, Errno> {
     fsconfig_set_string(overlay, "upperdir", snapshot.upper())?;
     fsconfig_set_string(overlay, "workdir", snapshot.work())?;
     match fsconfig_set_flag(overlay, VOLATILE) {
@@ -351,13 +387,16 @@ fn attach_overlay(overlay: &OwnedFd, snapshot: &Snapshot, target: &Path) -> Resu
         Err(error) => return Err(error),
     }
     fsconfig_create(overlay)?;
-    let mount = rustix::mount::fsmount(
+    rustix::mount::fsmount(
         overlay,
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::empty(),
-    )?;
+    )
+}
+
+fn attach(mount: &OwnedFd, target: &Path) -> Result<(), Errno> {
     rustix::mount::move_mount(
-        &mount,
+        mount,
         "",
         rustix::fs::CWD,
         target,
@@ -391,5 +430,48 @@ fn mount_by_string(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Res
     match mount(format!("{options},{VOLATILE}")) {
         Err(Errno::INVAL) => mount(options),
         mounted => mounted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use berth_runtime::sys::mount::{Depth, open_tree_clone};
+    use berth_runtime::sys::path::open_host;
+
+    use super::*;
+
+    /// As on a kernel that takes no mounts which are attached nowhere.
+    #[test]
+    fn an_overlay_is_built_on_mounts_that_nobody_sees() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let snapshot = Snapshot {
+            directory: make("snapshot"),
+        };
+        for place in [snapshot.upper(), snapshot.work()] {
+            fs::create_dir_all(place).unwrap();
+        }
+        // What is attached over each has another file than what is below.
+        let lower = ["one", "two"].map(make);
+        let trees = ["one", "two"].map(|name| {
+            let shown = make(&format!("shown-{name}"));
+            fs::write(shown.join(name), "").unwrap();
+            let opened = open_host(&shown).unwrap();
+            open_tree_clone(opened.as_fd(), Depth::One).unwrap()
+        });
+        let target = make("target");
+        let overlay = build_in_own_mounts(&lower, &trees, &snapshot, &target).unwrap();
+        assert!(!lower[0].join("one").exists() && !target.join("one").exists());
+        attach(&overlay, &target).unwrap();
+        assert!(target.join("one").exists() && target.join("two").exists());
+        fs::write(target.join("new"), "").unwrap();
+        assert!(snapshot.upper().join("new").exists());
+        rustix::mount::unmount(&target, UnmountFlags::DETACH).unwrap();
     }
 }
