@@ -142,9 +142,10 @@ pub fn read_request(arguments: &RunArguments) -> Result<Request> {
         }
     }
     // As an API server does: a uid names one run of a pod, and directories here,
-    // so that no manifest can choose it.
+    // so that no manifest can choose it; and a status is what happened to another run.
     for pod in &mut manifests.pods {
         pod.metadata.uid = None;
+        pod.status = None;
     }
     if mistakes.is_empty() {
         return Ok(Request {

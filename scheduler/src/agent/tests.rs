@@ -200,6 +200,7 @@ async fn pods_run_on_without_agent_and_server() {
     scene.until_phase("Running").await;
     let before = scene.server.get(POD).unwrap()["status"].clone();
     scene.server.set_away(true);
+    // At once: what is known of the pod was saved before its status was.
     scene.kill().await;
     scene.start();
     // An agent without a server still restarts what ends.

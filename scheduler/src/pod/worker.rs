@@ -172,7 +172,9 @@ impl PodWorker {
     /// Runs a pod until it ends or is stopped, and tells its last status.
     ///
     /// A pod without a uid is a new one. A pod with the uid of one that already
-    /// runs here, because an earlier worker was lost, is taken over as it is.
+    /// runs here, because an earlier worker was lost, is taken over as it is. Its status
+    /// is what was told of it before, its start and restarts with it: who reads pods
+    /// from manifests takes it away.
     ///
     /// When the commands' sender is dropped the pod simply runs on. When the
     /// returned future is dropped the pod runs on without a worker.
@@ -303,11 +305,12 @@ impl PodWorker {
                 reason: error.to_string(),
             })?
         };
-        let start = found
-            .created_at
-            .map_or_else(jiff::Timestamp::now, exit::timestamp);
-        let mut known = Known::new(&plan, &self.config.node.addresses, start);
         let before = plan.pod.status.clone().unwrap_or_default();
+        // The sandbox is made some time after the pod was taken.
+        let told = before.start_time.as_ref().map(|told| told.0);
+        let made = found.created_at.map(exit::timestamp);
+        let start = told.or(made).unwrap_or_else(jiff::Timestamp::now);
+        let mut known = Known::new(&plan, &self.config.node.addresses, start);
         known.resume(&before, found);
         Ok(Life {
             service: Arc::clone(&self.service),

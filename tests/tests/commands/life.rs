@@ -184,10 +184,19 @@ fn a_stop_s_time_is_the_caller_s_to_choose() {
 #[test]
 fn an_unattended_pod_is_taken_over_as_it_is() {
     let machine = Machine::new().unwrap();
-    machine.write("web.yaml", &pod("web")).unwrap();
+    // A status in a manifest is another pod's.
+    let exported = pod("web") + "status: {startTime: \"2001-01-01T00:00:00Z\"}\n";
+    machine.write("web.yaml", &exported).unwrap();
     let mut running = machine.start(&["run", "web.yaml"]).unwrap();
     running.wait_for("pod web is ready", LIMIT).unwrap();
     let id = machine.berth(&["ps", "-q"]).unwrap();
+    let start = || {
+        let shown = machine.berth(&["inspect", "web"]).unwrap();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        shown[0]["status"]["startTime"].as_str().map(str::to_owned)
+    };
+    let told = start().unwrap();
+    assert!(!told.starts_with("2001"), "{told}");
     running.signal(Signal::SIGKILL).unwrap();
     running.wait(LIMIT).unwrap();
     assert!(machine.berth(&["ps"]).unwrap().contains("unattended"));
@@ -201,6 +210,7 @@ fn an_unattended_pod_is_taken_over_as_it_is() {
     machine.berth(&["run", "-d", "web.yaml"]).unwrap();
     assert!(!machine.berth(&["ps"]).unwrap().contains("unattended"));
     assert_eq!(machine.berth(&["ps", "-q"]).unwrap(), id);
+    assert_eq!(start().as_ref(), Some(&told));
     machine.berth(&["rm", "-f", "web"]).unwrap();
     machine.assert_clean().unwrap();
 }

@@ -106,6 +106,12 @@ pub async fn attend(settings: &Settings, attendance: Attendance) -> Result<PodSt
             let _ = reports.send(report);
         }
     };
+    // There if the pod is taken over. It runs on without it, so a file that cannot be read
+    // keeps nobody from that.
+    request.pod.status = files.read_status().unwrap_or_else(|error| {
+        tracing::warn!("{}", error.chain());
+        None
+    });
     let running = worker.run(request.pod, orders, observer);
     let (outcome, ()) = tokio::join!(running, noting);
     let status = outcome.context(attempt);

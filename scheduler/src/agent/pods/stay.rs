@@ -119,12 +119,19 @@ impl Stay {
         let pod = wanted.borrow().pod.clone();
         let record = match &beginning {
             Beginning::Known(checkpoint) => Checkpoint::clone(checkpoint),
-            _ => Checkpoint {
-                status: pod.status.clone().unwrap_or_default(),
-                pod: Pod::clone(&pod),
-                objects: SavedObjects::default(),
-                settled: false,
-            },
+            _ => {
+                let mut status = pod.status.clone().unwrap_or_default();
+                // On disk before anybody is told of it: the next agent says the same.
+                status
+                    .start_time
+                    .get_or_insert_with(|| Time(Timestamp::now()));
+                Checkpoint {
+                    status,
+                    pod: Pod::clone(&pod),
+                    objects: SavedObjects::default(),
+                    settled: false,
+                }
+            }
         };
         Stay {
             reporter: Arc::new(Reporter::new(shared, identity.clone(), record)),
@@ -427,7 +434,7 @@ impl Stay {
             phase: Some("Failed".to_owned()),
             reason: Some(refusal.reason),
             message: Some(format!("Pod was rejected: {}", refusal.message)),
-            start_time: Some(Time(Timestamp::now())),
+            start_time: self.reporter.status().start_time,
             qos_class: pod
                 .spec
                 .as_ref()

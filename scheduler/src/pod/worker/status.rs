@@ -85,7 +85,7 @@ pub struct KnownContainer {
 
 impl Known {
     /// What is known of a pod that nothing was done for yet.
-    pub fn new(plan: &PodPlan, host_addresses: &[IpAddr], now: Timestamp) -> Known {
+    pub fn new(plan: &PodPlan, host_addresses: &[IpAddr], start_time: Timestamp) -> Known {
         let initializing = !plan.init_containers.is_empty();
         let containers = plan.init_containers.iter().chain(&plan.containers);
         Known {
@@ -95,7 +95,7 @@ impl Known {
             addresses: Vec::new(),
             host_addresses: host_addresses.to_vec(),
             qos: plan.qos.name(),
-            start_time: now,
+            start_time,
             sandbox_ready: false,
             end: None,
             pending: None,
@@ -105,12 +105,6 @@ impl Known {
     /// Goes on with what an earlier worker told of what was found on the node, so that
     /// a change of workers does not look like a pod that begins anew.
     pub fn resume(&mut self, earlier: &PodStatus, found: &Found) {
-        // The sandbox is made some time after the pod was taken. Where the node has none
-        // of the pod, the status came with a manifest and is another pod's.
-        let was_here = found.created_at.is_some() || found.next_attempt > 0;
-        if let (true, Some(Time(told))) = (was_here, &earlier.start_time) {
-            self.start_time = *told;
-        }
         if found.sandbox.is_some() {
             self.sandbox_ready = true;
             let addresses = earlier.pod_ips.iter().flatten();

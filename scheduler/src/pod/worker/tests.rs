@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod, PodStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -16,7 +20,7 @@ use crate::pod::{
     objects::PodObjects,
     settings::{Backoff, Leftovers, WorkerConfig},
 };
-use fake::{FakeNode, Program};
+use fake::{FakeNode, Program, SANDBOX_MADE_AT};
 
 pub(crate) mod fake;
 
@@ -46,14 +50,15 @@ struct Scene {
     directory: tempfile::TempDir,
 }
 
-fn pod(spec: Value) -> Pod {
+fn pod(spec: Value, told: &PodStatus) -> Pod {
     let mut spec = spec;
     let seconds = &mut spec["terminationGracePeriodSeconds"];
     if seconds.is_null() {
         *seconds = json!(3);
     }
     serde_json::from_value(json!({
-        "metadata": {"name": "web", "namespace": "default", "uid": "u-1"}, "spec": spec}))
+        "metadata": {"name": "web", "namespace": "default", "uid": "u-1"},
+        "spec": spec, "status": told}))
     .unwrap()
 }
 
@@ -78,13 +83,19 @@ pub(in crate::pod) fn config(node: &FakeNode, directory: &tempfile::TempDir) -> 
 }
 
 fn begin_on(node: Arc<FakeNode>, spec: Value) -> Scene {
+    resume_on(node, spec, &PodStatus::default())
+}
+
+/// A worker that knows what an earlier one told.
+fn resume_on(node: Arc<FakeNode>, spec: Value, told: &PodStatus) -> Scene {
     let directory = tempfile::tempdir().unwrap();
     let config = config(&node, &directory);
     let worker = PodWorker::new(node.clone(), config, PodObjects::default());
     let witness = Arc::new(Witness::default());
     let (commands, heard) = mpsc::channel(4);
     let observer = witness.clone();
-    let running = tokio::spawn(async move { worker.run(pod(spec), heard, observer).await });
+    let pod = pod(spec, told);
+    let running = tokio::spawn(async move { worker.run(pod, heard, observer).await });
     Scene {
         node,
         witness,
@@ -756,9 +767,28 @@ async fn a_new_worker_takes_over_what_runs() {
     let status = scene.until(is_ready).await;
     assert_eq!(container(&status, "main").restart_count, 1);
     assert!(condition(&status, "Initialized"));
+    assert_eq!(status.start_time, Some(Time(SANDBOX_MADE_AT)));
     assert_eq!(node.log(), before, "the new worker changed something");
     let (status, _) = scene.stop(None).await;
     assert_eq!(phase(&status), "Succeeded");
+}
+
+#[tokio::test]
+async fn a_pod_keeps_the_start_that_was_told() {
+    let node = FakeNode::new();
+    let told = PodStatus {
+        start_time: Some(Time(Timestamp::constant(900_000_000, 0))),
+        ..PodStatus::default()
+    };
+    let spec = json!({"containers": [main()]});
+    // Taken, but lost before there was a sandbox; then with one.
+    for _ in 0..2 {
+        let scene = resume_on(node.clone(), spec.clone(), &told);
+        let status = scene.until(is_ready).await;
+        assert_eq!(status.start_time, told.start_time);
+        scene.running.abort();
+    }
+    begin_on(node, spec).stop(None).await;
 }
 
 #[tokio::test]
@@ -836,7 +866,11 @@ async fn nothing_sleeps_between_a_request_and_a_running_pod() {
     let began = std::time::Instant::now();
     let running = tokio::spawn(async move {
         worker
-            .run(pod(json!({"containers": many})), heard, observer)
+            .run(
+                pod(json!({"containers": many}), &PodStatus::default()),
+                heard,
+                observer,
+            )
             .await
     });
     while !witness.statuses.lock().unwrap().iter().any(is_ready) {

@@ -3,12 +3,11 @@
 use super::{End, Known, KnownContainer, Pending, compose, phase, waiting};
 use crate::pod::{
     plan::restart::{AfterExit, Role},
-    worker::{adopt::Found, exit},
+    worker::exit,
 };
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, PodStatus},
-    apimachinery::pkg::apis::meta::v1::Time,
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, PodStatus,
 };
 
 /// What a container does.
@@ -176,29 +175,4 @@ fn a_resize_that_waits_is_a_condition_until_it_is_over() {
     assert_eq!(reason(&pod).as_deref(), Some("Deferred"));
     pod.pending = None;
     assert_eq!(reason(&pod), None);
-}
-
-#[test]
-fn a_pod_keeps_its_start_from_worker_to_worker() {
-    let at = |seconds| Timestamp::from_second(seconds).unwrap();
-    let told = PodStatus {
-        start_time: Some(Time(at(1000))),
-        ..PodStatus::default()
-    };
-    let with_a_sandbox = Found {
-        created_at: Some(1_001_500_000_000),
-        ..Found::default()
-    };
-    let table = [
-        (with_a_sandbox, 1000),
-        (Found::nothing(1), 1000),
-        // Nothing of it is here: the status came with a manifest.
-        (Found::nothing(0), 2000),
-    ];
-    for (found, expected) in table {
-        let mut pod = known(vec![container(Role::Main, Does::Waits)]);
-        pod.start_time = at(2000);
-        pod.resume(&told, &found);
-        assert_eq!(pod.start_time, at(expected), "{found:?}");
-    }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use berth_cri::{service::CriService, v1};
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use tonic::Status;
 
@@ -209,8 +210,11 @@ fn name(config: &v1::ContainerConfig) -> String {
     config.metadata.clone().unwrap_or_default().name
 }
 
+/// When every sandbox here was made: no moment that a worker could take for its own.
+pub const SANDBOX_MADE_AT: Timestamp = Timestamp::constant(1_000_000_000, 0);
+
 fn now() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap()
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap()
 }
 
 impl State {
@@ -348,7 +352,7 @@ impl CriService for FakeNode {
                 id: id.clone(),
                 metadata: config.metadata.clone(),
                 state: i32::from(!ready),
-                created_at: now(),
+                created_at: SANDBOX_MADE_AT.as_nanosecond().try_into().unwrap(),
                 ..Default::default()
             })
             .collect();
