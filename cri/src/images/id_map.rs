@@ -32,14 +32,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use berth_runtime::plan::mappings::{Mappings, outside_of};
-use berth_runtime::sys::mount::{Depth, open_tree_clone, set_idmap};
+use berth_runtime::sys::mount::{Depth, open_tree_clone, set_idmap, set_root_propagation};
 use berth_runtime::sys::path::{open_host, open_readable};
-use nix::sched::{CloneFlags, unshare};
+use berth_runtime::sys::process::unshare;
+use nix::{libc, sched::CloneFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsOpenFlags, MountPropagationFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
-    fsopen, mount_change,
-};
+use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsopen};
 
 use super::error::{Error, ErrorKind};
 
@@ -103,9 +101,8 @@ pub(crate) fn in_own_mounts<T: Send>(
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS)
-                .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-            let quiet = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            mount_change("/", quiet)?;
+                .and_then(|()| set_root_propagation(libc::MS_PRIVATE | libc::MS_REC))
+                .map_err(|error| Errno::from_raw_os_error(error.errno() as i32))?;
             work()
         });
         thread.join().unwrap_or(Err(Errno::IO))

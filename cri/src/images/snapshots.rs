@@ -296,17 +296,21 @@ fn lower_directories(
     store.visible_layers(layers)
 }
 
-fn mount_overlay(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> std::io::Result<()> {
+fn mount_overlay(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
     match mount_step_by_step(lower, snapshot, target) {
         // The kernel knows the calls but not the key (before 6.5), or not even
         // the calls.
-        Err(Errno::INVAL | Errno::NOSYS) => Ok(mount_by_string(lower, snapshot, target)?),
-        mounted => Ok(mounted?),
+        Err(Errno::INVAL | Errno::NOSYS) => mount_by_string(lower, snapshot, target),
+        mounted => mounted,
     }
 }
 
 fn mount_step_by_step(lower: &[PathBuf], snapshot: &Snapshot, target: &Path) -> Result<(), Errno> {
-    attach(&build_by_paths(lower, snapshot)?, target)
+    let overlay = open_overlay()?;
+    for directory in lower {
+        fsconfig_set_string(&overlay, "lowerdir+", directory)?;
+    }
+    attach(&build(&overlay, snapshot)?, target)
 }
 
 /// The same with each lower directory as a mount whose owners are moved.
@@ -352,23 +356,10 @@ fn build_in_own_mounts(
         for (directory, tree) in lower.iter().zip(trees) {
             attach(tree, directory)?;
         }
-        match build_by_paths(lower, snapshot) {
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                mount_by_string(lower, snapshot, target)?;
-                let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-                rustix::mount::open_tree(rustix::fs::CWD, target, clone)
-            }
-            built => built,
-        }
+        mount_overlay(lower, snapshot, target)?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        rustix::mount::open_tree(rustix::fs::CWD, target, clone)
     })
-}
-
-fn build_by_paths(lower: &[PathBuf], snapshot: &Snapshot) -> Result<OwnedFd, Errno> {
-    let overlay = open_overlay()?;
-    for directory in lower {
-        fsconfig_set_string(&overlay, "lowerdir+", directory)?;
-    }
-    build(&overlay, snapshot)
 }
 
 fn open_overlay() -> Result<OwnedFd, Errno> {

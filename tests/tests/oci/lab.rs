@@ -31,6 +31,14 @@ pub fn has_only_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Where version 2 is mounted, beside version 1 or alone.
+pub fn top_of_v2() -> &'static str {
+    match has_only_v2() {
+        true => "/sys/fs/cgroup",
+        false => "/sys/fs/cgroup/unified",
+    }
+}
+
 /// Copies a program that is then executed. By another process: a child that some other
 /// case starts meanwhile has this one's descriptors until its exec, and a file that
 /// anybody may write to cannot be executed (`ETXTBSY`).

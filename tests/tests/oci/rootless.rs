@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, add, copy_program, has_only_v2, holds, path, same};
+use crate::lab::{Lab, add, copy_program, has_only_v2, holds, path, same, top_of_v2};
 use crate::outcome::{Outcome, finish};
 
 /// The user, who has no name on the machine, and one only in the test's mounts.
@@ -236,10 +236,7 @@ fn a_limit_that_cannot_be_kept_is_refused() {
 fn a_delegated_cgroup_is_used() {
     check(Who::Berth, |lab| {
         let home = Home::new(lab)?;
-        let unified = match has_only_v2() {
-            true => "/sys/fs/cgroup",
-            false => "/sys/fs/cgroup/unified",
-        };
+        let unified = top_of_v2();
         if !has_only_v2() {
             let script = format!("mount -t cgroup2 cgroup2 {unified}");
             finish(lab.host.command("sh").args(["-c", &script]))?.text()?;

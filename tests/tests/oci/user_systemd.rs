@@ -64,10 +64,9 @@ impl UserSystemd {
 
     /// `systemctl`, as the user.
     fn control(&self, words: &[&str]) -> Result<Outcome> {
-        let mut command = Command::new("setpriv");
+        let mut command = as_user("systemctl");
         command
-            .args([&format!("--reuid={USER}"), &format!("--regid={USER}")])
-            .args(["--clear-groups", "systemctl", "--user"])
+            .arg("--user")
             .args(words)
             .env_remove("DBUS_SESSION_BUS_ADDRESS")
             .env("XDG_RUNTIME_DIR", self.folder.path());
@@ -76,10 +75,9 @@ impl UserSystemd {
 
     /// Whether it has come to a bus: it is told that there is one, and takes its time.
     fn is_on(&self, bus: &str) -> Result<String> {
-        let mut command = Command::new("setpriv");
+        let mut command = as_user("busctl");
         command
-            .args([&format!("--reuid={USER}"), &format!("--regid={USER}")])
-            .args(["--clear-groups", "busctl", &format!("--address={bus}")])
+            .arg(format!("--address={bus}"))
             .args(["call", "org.freedesktop.DBus", "/org/freedesktop/DBus"])
             .args(["org.freedesktop.DBus", "NameHasOwner", "s"])
             .arg("org.freedesktop.systemd1");
@@ -106,6 +104,15 @@ impl UserSystemd {
             .env(way.0, way.1);
         finish(&mut command)
     }
+}
+
+/// A program, called by the user.
+fn as_user(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([&format!("--reuid={USER}"), &format!("--regid={USER}")])
+        .args(["--clear-groups", program]);
+    command
 }
 
 impl Drop for UserSystemd {

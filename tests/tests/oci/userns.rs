@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::check::{Who, check};
-use crate::lab::{Lab, add, has_only_v2, holds, kernel_is, path, same};
+use crate::lab::{Lab, add, holds, kernel_is, path, same, top_of_v2};
 use crate::outcome::finish;
 
 /// The host's id behind the container's 0.
@@ -433,10 +433,7 @@ fn a_cgroup_that_shows_writable_is_handed_over() {
                 }
             }
         })?;
-        let top = match has_only_v2() {
-            true => "/sys/fs/cgroup",
-            false => "/sys/fs/cgroup/unified",
-        };
+        let top = top_of_v2();
         let group = PathBuf::from(format!("{top}{}", lab.group("c")));
         let procs = fs::metadata(group.join("cgroup.procs"))?;
         let kept = fs::metadata(group.join("cgroup.type"))?;
