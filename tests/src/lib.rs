@@ -16,6 +16,8 @@
 
 /// Numbers that look random and can be had again.
 pub mod chance;
+/// The plugins of the CNI project.
+pub mod cni_plugins;
 /// critest of cri-tools.
 pub mod critest;
 /// Members of etcd on loopback.

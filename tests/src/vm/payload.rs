@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::{pack_ext4, wire, workspace};
+use crate::cni_plugins;
 
 /// Programs that suites start, of cargo's own build.
 const DEBUG: &[&str] = &[
@@ -93,6 +94,11 @@ pub fn pack(suite: &Suite, folder: &Path) -> Result<PathBuf> {
     }
     if suite.programs == Programs::Debug {
         take_static_runtime(&tree)?;
+    }
+    if suite.name == "cri" {
+        for plugin in fs::read_dir(cni_plugins::build()?)? {
+            link(&plugin?.path(), &tree)?;
+        }
     }
     fs::write(staged.join("run"), script(suite, &program))?;
     let image = folder.join("payload.ext4");

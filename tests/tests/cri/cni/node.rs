@@ -3,25 +3,17 @@
 
 use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use berth_tests::cni_plugins;
 use berth_tests::host::{Host, write_program};
 use berth_tests::machine::Machine;
+use berth_tests::patience::stretched;
 
 use crate::world::{CONFIGURATION, World, within};
 
-const MODULE: &str = "github.com/containernetworking/plugins/plugins";
-const PLUGINS: [&str; 5] = [
-    "ipam/host-local",
-    "main/bridge",
-    "main/loopback",
-    "meta/bandwidth",
-    "meta/portmap",
-];
 /// The file of the node's network.
 const OWN: &str = "10-pods.conflist";
 /// A file that counts before it.
@@ -30,6 +22,11 @@ pub const FIRST: &str = "05-first.conflist";
 pub const BRIDGE: &str = "cnitest0";
 /// Its addresses, which are the host's.
 pub const GATEWAY: &str = "10.97.0.1";
+
+/// How many seconds a plugin may take.
+pub fn timeout() -> u64 {
+    stretched(Duration::from_secs(4)).as_secs()
+}
 
 /// What a test sees of the plugins' side.
 #[derive(Debug, Clone)]
@@ -80,13 +77,13 @@ impl Node {
         write_program(&program, &script.replace("FOLDER", &node.text("")))?;
         node.configure(&node.network("1.1.0"))?;
         let file = host.work_dir().join(CONFIGURATION);
-        fs::write(file, "[cni]\ntimeout = \"4s\"\n")?;
+        fs::write(file, format!("[cni]\ntimeout = \"{}s\"\n", timeout()))?;
         Ok(node)
     }
 
     /// What the server is started with.
     pub fn arguments(&self) -> Result<Vec<String>> {
-        let bin_dirs = format!("{},{}", self.text("bin"), build()?.display());
+        let bin_dirs = format!("{},{}", self.text("bin"), cni_plugins::build()?.display());
         let words = [
             "--cni-conf-dir",
             &self.text("net.d"),
@@ -206,30 +203,4 @@ pub fn in_host(host: &Host, script: &str) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Builds the plugins, once a run; Go keeps what it built before.
-fn build() -> Result<&'static Path> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build_plugins().map_err(|error| format!("{error:#}")));
-    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-fn build_plugins() -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cni");
-    fs::create_dir_all(&folder)?;
-    let mut command = Command::new("go");
-    command
-        .args(["build", "-mod=readonly", "-ldflags=-s -w", "-o"])
-        .arg(&folder)
-        .args(PLUGINS.map(|plugin| format!("{MODULE}/{plugin}")))
-        .env("CGO_ENABLED", "0")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("cni"));
-    let output = command.output().context("go is missing: ./x setup")?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(folder)
 }

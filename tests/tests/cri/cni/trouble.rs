@@ -8,7 +8,7 @@ use berth_tests::patience::stretched;
 use tonic::Code;
 
 use super::addresses;
-use super::node::{in_host, run, until};
+use super::node::{in_host, run, timeout, until};
 use crate::world::{World, refused};
 
 #[test]
@@ -52,7 +52,11 @@ fn status_says_what_keeps_pods_from_a_network() -> Result<()> {
 
 #[test]
 fn a_plugin_that_fails_leaves_nothing_and_is_told_of() -> Result<()> {
-    run(async |mut world, node| {
+    let late = format!(
+        "plugin fault: ADD: did not end within {} seconds and was killed",
+        timeout()
+    );
+    run(async move |mut world, node| {
         for (how, told) in [
             (
                 "error",
@@ -61,10 +65,7 @@ fn a_plugin_that_fails_leaves_nothing_and_is_told_of() -> Result<()> {
             ("flood", "plugin fault: ADD: printed more than 1 MiB"),
             ("garbage", "plugin fault: ADD: the result is not JSON"),
             ("die", "standard error: a last word"),
-            (
-                "hang",
-                "plugin fault: ADD: did not end within 4 seconds and was killed",
-            ),
+            ("hang", late.as_str()),
         ] {
             node.answer("ADD", how)?;
             let begin = Instant::now();
