@@ -71,7 +71,7 @@ pub(crate) mod unpack;
 
 use digest::Digest;
 use error::{Error, ErrorKind};
-use fetch::Repository;
+use fetch::{Repository, clients::Clients};
 use id_map::IdMap;
 use index::Record;
 use platform::Platform;
@@ -86,6 +86,7 @@ pub struct ImageStore {
     store: Store,
     // A reload of the server's file may bring another one.
     registries: Arc<RwLock<Arc<RegistriesConfig>>>,
+    clients: Arc<Clients>,
     layers_at_once: Option<usize>,
     /// Found out at the first use: why owners cannot be moved, if they cannot.
     maps_ids: Arc<OnceLock<Result<(), String>>>,
@@ -228,6 +229,7 @@ impl ImageStore {
         Ok(ImageStore {
             store: Store::open(data_dir)?,
             registries: Arc::new(RwLock::new(Arc::new(registries))),
+            clients: Arc::default(),
             layers_at_once: None,
             maps_ids: Arc::default(),
             fetched_bytes: Arc::default(),
@@ -284,8 +286,12 @@ impl ImageStore {
         reference: &Reference,
         request: PullRequest,
     ) -> Result<Image, Error> {
-        let mut repository =
-            Repository::new(&self.registries(), reference, request.credentials.as_ref())?;
+        let mut repository = Repository::new(
+            &self.registries(),
+            &self.clients,
+            reference,
+            request.credentials.as_ref(),
+        )?;
         let platform = request.platform.as_ref();
         let plan = pull::fetch_plan(&mut repository, reference, platform, &self.store).await?;
         let chains: Vec<Digest> = plan

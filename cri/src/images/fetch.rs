@@ -29,9 +29,12 @@ use crate::images::manifest::{Descriptor, MEDIA_TYPES};
 use crate::images::reference::Reference;
 use crate::images::registries::{Credentials, RegistriesConfig};
 
+/// HTTP clients that pulls share.
+pub(crate) mod clients;
 /// One endpoint, and the right to ask it.
 pub(crate) mod session;
 
+use clients::Clients;
 use session::Session;
 
 /// No manifest is larger: the limit that registries themselves keep.
@@ -53,13 +56,14 @@ impl Repository {
     /// Prepares to ask; asks nothing yet.
     pub(crate) fn new(
         config: &RegistriesConfig,
+        clients: &Clients,
         reference: &Reference,
         credentials: Option<&Credentials>,
     ) -> Result<Repository, Error> {
         let endpoints = config.endpoints(&reference.registry, credentials)?;
         let sessions = endpoints
             .into_iter()
-            .map(|endpoint| Session::new(endpoint, &reference.repository).map(Arc::new))
+            .map(|endpoint| Session::new(clients, endpoint, &reference.repository).map(Arc::new))
             .collect::<Result<_, _>>()?;
         Ok(Repository { sessions })
     }

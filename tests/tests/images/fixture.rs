@@ -98,12 +98,16 @@ pub fn open(data_dir: &Path, registries: &str) -> ImageStore {
 }
 
 pub fn run<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(future)
+}
+
+/// Connections end with the runtime in which they were made.
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap()
-        .block_on(future)
 }
 
 /// An image of these layers, gzip unless said otherwise.

@@ -11,7 +11,7 @@ use berth_tests::image::{self, Blob, INDEX};
 use berth_tests::registry::{Access, PASSWORD, Registry, USER};
 use serde_json::json;
 
-use crate::images::fixture::{Fixture, Record, layered, open, run};
+use crate::images::fixture::{Fixture, Record, layered, open, run, runtime};
 use crate::images::server::{Faults, Server};
 
 /// A layer that gzip cannot shrink, so that a cut falls into its middle.
@@ -226,6 +226,27 @@ fn an_index_leads_to_the_image_of_the_platform() {
     };
     let error = run(fixture.store.pull("team/web:all", wanted)).unwrap_err();
     assert!(error.chain().contains("linux/s390x"), "{}", error.chain());
+}
+
+#[test]
+fn pulls_share_a_connection_until_it_breaks() {
+    let built = noisy_image();
+    let server = Server::start(&built, Faults::default());
+    let fixture = Fixture::new(&Server::mirrors(&[&server]));
+    let runtime = runtime();
+    let pull = || {
+        let pulled = fixture.store.pull("team/web:1", PullRequest::default());
+        runtime.block_on(pulled).unwrap()
+    };
+    pull();
+    let made = server.connections();
+    pull();
+    assert_eq!(server.asked("manifest").len(), 2);
+    assert_eq!(server.connections(), made);
+    let server = server.start_again(&built);
+    pull();
+    assert_eq!(server.asked("manifest").len(), 1);
+    assert_eq!(server.connections(), 1);
 }
 
 #[test]

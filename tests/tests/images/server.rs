@@ -12,6 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use berth_tests::image::{self, Blob};
 use tokio::runtime::Runtime;
 
@@ -40,6 +41,7 @@ struct Contents {
     blobs: BTreeMap<String, Blob>,
     manifests: BTreeMap<String, Blob>,
     asked: Vec<String>,
+    connections: usize,
     address: Option<SocketAddr>,
 }
 
@@ -54,12 +56,23 @@ type Shared = State<Arc<Mutex<Contents>>>;
 
 impl Server {
     pub fn start(image: &image::Image, faults: Faults) -> Server {
+        Server::start_at("127.0.0.1:0", image, faults)
+    }
+
+    /// Such a server where another was.
+    pub fn start_again(self, image: &image::Image) -> Server {
+        let address = self.address.to_string();
+        drop(self);
+        Server::start_at(&address, image, Faults::default())
+    }
+
+    fn start_at(address: &str, image: &image::Image, faults: Faults) -> Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let mut contents = Contents {
@@ -80,8 +93,10 @@ impl Server {
             .route("/v2/team/web/blobs/{digest}", get(blob))
             .route("/token", get(token))
             .with_state(Arc::clone(&contents));
+        let counted = Arc::clone(&contents);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let listener = listener.tap_io(move |_| counted.lock().unwrap().connections += 1);
             axum::serve(listener, router).await.unwrap();
         });
         Server {
@@ -117,6 +132,11 @@ impl Server {
             .filter(|line| line.starts_with(start))
             .cloned()
             .collect()
+    }
+
+    /// How many connections came.
+    pub fn connections(&self) -> usize {
+        self.contents.lock().unwrap().connections
     }
 
     pub fn set_faults(&self, faults: Faults) {

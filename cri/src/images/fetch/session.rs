@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use reqwest::header::{AUTHORIZATION, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::Trouble;
-use crate::images::error::{Context, Error, ErrorKind};
+use super::clients::Clients;
+use crate::images::error::{Error, ErrorKind};
 use crate::images::registries::{Credentials, Endpoint};
 
 /// An endpoint and one of its repositories.
@@ -53,15 +54,15 @@ enum Challenge {
     },
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a connection on which nothing moves.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
 impl Session {
     /// Prepares to ask; asks nothing yet.
-    pub(crate) fn new(endpoint: Endpoint, repository: &str) -> Result<Session, Error> {
+    pub(crate) fn new(
+        clients: &Clients,
+        endpoint: Endpoint,
+        repository: &str,
+    ) -> Result<Session, Error> {
         Ok(Session {
-            client: client(&endpoint)?,
+            client: clients.client(&endpoint)?,
             endpoint,
             repository: repository.to_owned(),
             state: Mutex::default(),
@@ -110,7 +111,7 @@ impl Session {
             if let Some(authorization) = authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }
-            match request.send().await {
+            match ask(request).await {
                 Ok(response) => {
                     if known.is_none() {
                         self.state.lock().await.url = Some(url.clone());
@@ -284,7 +285,7 @@ impl Session {
                 }
             }
         };
-        let response = request.send().await.map_err(|error| {
+        let response = ask(request).await.map_err(|error| {
             let what = format!("the token service {realm} does not answer");
             Trouble::passing(Error::caused(
                 ErrorKind::Unreachable,
@@ -318,6 +319,20 @@ impl Session {
     }
 }
 
+/// Sends a request. A connection that was kept may end at the moment at which it is used
+/// again, which says nothing about the registry: it is asked once more, by another.
+async fn ask(request: RequestBuilder) -> reqwest::Result<Response> {
+    let again = request.try_clone();
+    match (request.send().await, again) {
+        (Err(error), Some(again))
+            if error.is_request() && !error.is_connect() && !error.is_timeout() =>
+        {
+            again.send().await
+        }
+        (answer, _) => answer,
+    }
+}
+
 /// Whether a registry refused a range because its blob ends before.
 pub(crate) fn is_beyond_end(error: &Error) -> bool {
     error.kind() == ErrorKind::Corrupt
@@ -327,30 +342,6 @@ pub(crate) fn is_beyond_end(error: &Error) -> bool {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-}
-
-fn client(endpoint: &Endpoint) -> Result<Client, Error> {
-    // The process may have chosen a provider already; any will do.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .tls_danger_accept_invalid_certs(endpoint.insecure);
-    let invalid = |error: reqwest::Error, what: String| {
-        Error::caused(ErrorKind::InvalidConfiguration, what, error)
-    };
-    if let Some(file) = &endpoint.ca {
-        let what = || format!("ca: {} holds no certificates", file.display());
-        let text =
-            std::fs::read(file).context(|| format!("ca: {} cannot be read", file.display()))?;
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&text).map_err(|error| invalid(error, what()))?;
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder
-        .build()
-        .map_err(|error| invalid(error, "no HTTP client can be made".to_owned()))
 }
 
 /// What the registry says about a failure (distribution spec, "Error Codes").
