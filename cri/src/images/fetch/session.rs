@@ -285,7 +285,7 @@ impl Session {
                 }
             }
         };
-        let response = ask(request).await.map_err(|error| {
+        let response = request.send().await.map_err(|error| {
             let what = format!("the token service {realm} does not answer");
             Trouble::passing(Error::caused(
                 ErrorKind::Unreachable,
