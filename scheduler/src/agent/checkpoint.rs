@@ -5,11 +5,12 @@
 //! DATA/pods/UID.json     mode 0600: it holds the Secrets that the pod names
 //! ```
 //!
-//! A file is replaced as a whole (write, fsync, rename, fsync of the directory), so
-//! that a reader finds the old one or the new one, whenever the power went.
-//!
-//! It is written before a pod's first container is made and again when its last one
-//! has ended: a pod that is over is never begun anew, although its sandbox is gone.
+//! A file is replaced as a whole, so that a reader finds the old one or the new one. It is
+//! written before a pod's first container is made, some time after each change, and when its
+//! last container has ended, all with an fsync: a pod that is over is never begun anew, although
+//! its sandbox is gone, whenever the power went. Between these it is written, without an
+//! fsync, before the server is told of a status: an agent that is killed is followed by one that
+//! says the same.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_runtime::whole_file;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -117,9 +119,7 @@ impl Checkpoints {
     ///
     /// What the kernel said; the earlier one stands then.
     pub fn write(&self, checkpoint: &Checkpoint) -> io::Result<()> {
-        let Some(path) = self.path(checkpoint.pod.metadata.uid.as_deref()) else {
-            return Err(io::Error::other("the pod's uid is no file's name"));
-        };
+        let path = self.path_of(checkpoint)?;
         let next = path.with_extension("next");
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -131,6 +131,17 @@ impl Checkpoints {
         file.sync_all()?;
         fs::rename(&next, &path)?;
         fs::File::open(&self.directory)?.sync_all()
+    }
+
+    /// Writes one for whoever comes after this process. A loss of power may take it back, or
+    /// leave an empty file; then nothing of the pod runs any more either.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said; the earlier one stands then.
+    pub fn note(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let path = self.path_of(checkpoint)?;
+        whole_file::replace(&path, &serde_json::to_vec(checkpoint)?, 0o600)
     }
 
     /// Removes that of a pod.
@@ -146,6 +157,11 @@ impl Checkpoints {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn path_of(&self, checkpoint: &Checkpoint) -> io::Result<PathBuf> {
+        let path = self.path(checkpoint.pod.metadata.uid.as_deref());
+        path.ok_or_else(|| io::Error::other("the pod's uid is no file's name"))
     }
 
     /// A uid comes from the server; as a path it must stay in the directory.
@@ -187,13 +203,15 @@ mod tests {
     fn what_was_written_is_read_and_private() {
         let directory = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(directory.path().to_owned());
-        let one = checkpoint("u-1");
-        checkpoints.write(&one).unwrap();
-        checkpoints.write(&one).unwrap();
-        assert_eq!(checkpoints.read_all(), std::slice::from_ref(&one));
-        let file = directory.path().join("u-1.json");
-        let mode = std::fs::metadata(file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let mut one = checkpoint("u-1");
+        for how in [Checkpoints::write, Checkpoints::note, Checkpoints::write] {
+            one.settled = !one.settled;
+            how(&checkpoints, &one).unwrap();
+            assert_eq!(checkpoints.read_all(), std::slice::from_ref(&one));
+            let file = directory.path().join("u-1.json");
+            let mode = std::fs::metadata(file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
         let objects = one.objects.clone().into_objects();
         assert!(objects.find_secret("shop", "s").is_some());
         assert_eq!(SavedObjects::of(&objects), one.objects);

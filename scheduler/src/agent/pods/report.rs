@@ -1,6 +1,7 @@
 //! What a pod's worker tells, passed on: to the server, to the checkpoint, to collectors of logs.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,7 +14,7 @@ use tracing::warn;
 
 use super::Shared;
 use crate::{
-    agent::checkpoint::{Checkpoint, SavedObjects},
+    agent::checkpoint::{Checkpoint, Checkpoints, SavedObjects},
     pod::{
         events::{EventKind, PodEvent, PodIdentity, PodObserver},
         objects::PodObjects,
@@ -26,6 +27,8 @@ pub struct Reporter {
     shared: Arc<Shared>,
     identity: PodIdentity,
     record: Mutex<Checkpoint>,
+    /// Held while the file is written, so that no older record follows a newer one.
+    file: Mutex<()>,
     status: watch::Sender<PodStatus>,
     /// Whether the record is other than the file.
     dirty: watch::Sender<bool>,
@@ -39,6 +42,7 @@ impl Reporter {
             identity,
             status: watch::channel(record.status.clone()).0,
             record: Mutex::new(record),
+            file: Mutex::default(),
             dirty: watch::channel(false).0,
         }
     }
@@ -87,12 +91,19 @@ impl Reporter {
     }
 
     /// Writes the checkpoint; what cannot be written is tried again later.
-    pub async fn save(&self) {
+    pub async fn save(self: &Arc<Self>) {
         self.dirty.send_replace(false);
+        let reporter = Arc::clone(self);
+        let saving = tokio::task::spawn_blocking(move || reporter.write(Checkpoints::write));
+        // An error: the runtime ends, and this with it.
+        let _ = saving.await;
+    }
+
+    /// Writes the record as it is now; what cannot be written is tried again later.
+    fn write(&self, how: fn(&Checkpoints, &Checkpoint) -> io::Result<()>) {
+        let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let record = self.lock().clone();
-        let checkpoints = self.shared.checkpoints.clone();
-        let written = tokio::task::spawn_blocking(move || checkpoints.write(&record)).await;
-        if let Ok(Err(error)) = written {
+        if let Err(error) = how(&self.shared.checkpoints, &record) {
             warn!(pod = self.identity.name, %error, "what is known of the pod was not saved");
             self.dirty.send_replace(true);
         }
@@ -199,25 +210,30 @@ impl PodObserver for Reporter {
     }
 
     fn status(&self, pod: &PodIdentity, status: &PodStatus) {
-        self.shared.statuses.want(pod, status);
         let before = self.status.send_replace(status.clone());
         self.link_logs(&before, status);
-        self.lock().status = status.clone();
+        let settled = {
+            let mut record = self.lock();
+            record.status = status.clone();
+            record.settled
+        };
         self.dirty.send_replace(true);
+        // Before the server is told: the next agent, whenever it comes, goes on from what was
+        // told last. An end is on disk already, and must outlive a loss of power too.
+        if !settled {
+            self.write(Checkpoints::note);
+        }
+        self.shared.statuses.want(pod, status);
     }
 
     /// On disk before the sandbox goes: a pod that is over must not begin anew, whenever
     /// this process dies.
     fn settled(&self, _pod: &PodIdentity, status: &PodStatus) {
-        let record = {
+        {
             let mut record = self.lock();
             record.status = status.clone();
             record.settled = true;
-            record.clone()
-        };
-        if let Err(error) = self.shared.checkpoints.write(&record) {
-            warn!(pod = self.identity.name, %error, "the pod's end was not saved");
-            self.dirty.send_replace(true);
         }
+        self.write(Checkpoints::write);
     }
 }
